@@ -1,0 +1,91 @@
+"""What serves: a release, read from `release.json` in the data folder, or `builtin@0` before any is registered.
+
+A release is prompt template, model, parameters, grounding settings and guard policy, sealed by a digest. Knows nothing
+of MLflow, where releases are registered: what comes from there comes as this file.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from watchkeeper.record import Action
+
+FILE_NAME: Final = "release.json"
+
+
+class Parameters(msgspec.Struct, frozen=True):
+    """Sampling parameters sent to the upstream where the request names none; `max_tokens` is also the upper limit."""
+
+    max_tokens: int = 256
+    temperature: float = 0.2
+    top_p: float = 0.9
+
+
+class Grounding(msgspec.Struct, frozen=True):
+    """`k` passages at most, each of at least `min_score` in [0, 1]; `turns` of the session are kept."""
+
+    k: int = 3
+    min_score: float = 0.3
+    max_characters: int = 2400
+    turns: int = 6
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """What a guard's finding leads to. A finding with a score blocks from `block_at` and flags from `flag_at` on; one
+    without (a rule matched) leads to `action`. None: never."""
+
+    enabled: bool = True
+    flag_at: float | None = None
+    block_at: float | None = None
+    action: Action = "flag"
+
+
+DEFAULT_POLICIES: Final[dict[str, Policy]] = {
+    "pii": Policy(action="redact"),
+    "secrets": Policy(action="redact"),
+    "injection": Policy(flag_at=0.5, block_at=0.9, action="block"),
+    "toxicity": Policy(flag_at=0.5, block_at=0.9, action="flag"),
+    "bias": Policy(flag_at=0.5, action="flag"),
+    "misinformation": Policy(flag_at=0.5, action="flag"),
+    "policy": Policy(flag_at=0.5, block_at=0.7, action="block"),
+}
+
+TEMPLATE: Final = (
+    "You are a helpful assistant. Answer in one to three short sentences. "
+    "When sources are given, answer from them; when they do not hold the answer, say that you do not know.{sources}"
+)
+
+
+class Release(msgspec.Struct, frozen=True, kw_only=True):
+    """`template`: the system prompt; `{sources}` in it becomes the numbered passages, or nothing.
+    `model`: the name of an upstream, or None for whichever the router picks."""
+
+    name: str
+    version: int
+    template: str = TEMPLATE
+    model: str | None = None
+    parameters: Parameters = Parameters()
+    grounding: Grounding = Grounding()
+    policies: dict[str, Policy] = DEFAULT_POLICIES
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}@{self.version}"
+
+    @property
+    def digest(self) -> str:
+        """sha256 over everything that decides how the release behaves, names and order of keys aside."""
+        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+
+
+BUILTIN: Final = Release(name="builtin", version=0)
+
+
+def champion(data: Path) -> Release:
+    """The release that serves. Raises `msgspec.DecodeError` when `release.json` is there but is not a release."""
+    try:
+        return msgspec.json.decode((data / FILE_NAME).read_bytes(), type=Release)
+    except FileNotFoundError:
+        return BUILTIN

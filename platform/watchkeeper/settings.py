@@ -1,0 +1,293 @@
+"""The effective settings: one frozen `Settings`, from `watchkeeper.toml` and the environment.
+
+Every key of the file is also an environment variable, `WATCHKEEPER_SECTION__KEY` (the environment wins). What is wrong is
+one `SettingsError` that names file, line and key. Knows nothing of what the settings are used for.
+"""
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as EnvError
+
+FILE_NAME = "watchkeeper.toml"
+PREFIX = "WATCHKEEPER_"
+_DURATION = re.compile(r"^(\d+)(s|m|h|d)$")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class SettingsError(Exception):
+    """Wrong settings; the message is one line that says what to change and where."""
+
+
+def seconds(duration: str) -> int:
+    """`90s`, `5m`, `1h`, `7d` → seconds. Raises `ValueError` on anything else."""
+    match = _DURATION.match(duration.strip())
+    if match is None or int(match[1]) == 0:
+        raise ValueError(f"a duration looks like 90s, 5m, 1h or 7d, not {duration!r}")
+    return int(match[1]) * _SECONDS[match[2]]
+
+
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.netloc:
+        raise ValueError("must be a URL that starts with http:// or https://")
+    return value.rstrip("/")
+
+
+def _duration(value: str) -> str:
+    seconds(value)
+    return value
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Duration = Annotated[str, AfterValidator(_duration)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Home = Annotated[Path, AfterValidator(Path.expanduser)]
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Gateway(Section):
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    durability: Literal["process", "power"] = "process"
+    max_body_bytes: Annotated[int, Field(ge=1_000)] = 2_000_000
+    max_in_flight: Annotated[int, Field(ge=1)] = 256
+
+
+class Price(Section):
+    """USD per million tokens."""
+
+    input: Annotated[float, Field(ge=0)] = 0.0
+    output: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Upstream(Section):
+    """Anything that speaks the OpenAI API. `context`: its window in tokens; `timeout`: until it has answered whole."""
+
+    name: Annotated[str, Field(min_length=1)]
+    base_url: HttpUrl
+    model: Annotated[str, Field(min_length=1)]
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    api_key_env: str | None = None
+    price: Price = Price()
+    context: Annotated[int, Field(ge=1)] = 8192
+    timeout: Duration = "5m"
+
+
+class Model(Section):
+    """The embedded chat model: `name` of the packaged one, a folder, or a hub model's name."""
+
+    name: str = "smollm2-135m-instruct"
+    host: str = "127.0.0.1"
+    port: Port = 8091
+    threads: Annotated[int, Field(ge=0)] = 0
+    price: Price = Price()
+
+
+class Encoder(Section):
+    """`base_url` of another OpenAI-compatible encoder, or host, port and model of ours."""
+
+    base_url: HttpUrl | None = None
+    model: str = "all-minilm-l6-v2"
+    host: str = "127.0.0.1"
+    port: Port = 8092
+    threads: Annotated[int, Field(ge=0)] = 1
+    api_key_env: str | None = None
+
+    @property
+    def url(self) -> str:
+        """Where `/v1/embeddings` is found (ends in `/v1`)."""
+        return self.base_url or f"http://{self.host}:{self.port}/v1"
+
+
+class Stages(Section):
+    """Which stages run; admit, route and generate always do."""
+
+    preprocess: bool = True
+    embed: bool = True
+    ground: bool = True
+    guard_in: bool = True
+    check: bool = True
+    guard_out: bool = True
+    postprocess: bool = True
+
+
+class Knowledge(Section):
+    folders: tuple[Path, ...] = ()
+
+
+class Guards(Section):
+    """`denied_topics`: a topic's name and phrases that describe it (policy); `streaming`: hold the whole answer back,
+    release it in windows that were judged, or audit only (never blocks)."""
+
+    denied_topics: dict[str, tuple[str, ...]] = {}
+    streaming: Literal["hold", "window", "audit"] = "window"
+
+
+class Mlflow(Section):
+    uri: HttpUrl = "http://127.0.0.1:5000"
+    experiment: Annotated[str, Field(min_length=1)] = "watchkeeper"
+    start: bool = True
+
+
+class Lake(Section):
+    """`uri` None: the folder `lake` under `data`."""
+
+    uri: str | None = None
+    storage_options: dict[str, str] = {}
+
+
+class Evaluations(Section):
+    """`toxicity`: a Detoxify model name (original, unbiased, multilingual), a checkpoint file, or `embedded` for ours."""
+
+    engine: Literal["local"] = "local"
+    min_n: Annotated[int, Field(ge=1)] = 30
+    toxicity: str = "embedded"
+
+
+class Dashboard(Section):
+    host: str = "127.0.0.1"
+    port: Port = 8050
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. `load()` makes it; nothing else does, but tests."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__", case_sensitive=False
+    )
+
+    data: Path = Path(".watchkeeper")
+    models: Home = Path("~/.cache/watchkeeper").expanduser()
+    gateway: Gateway = Gateway()
+    upstreams: tuple[Upstream, ...] = ()
+    model: Model = Model()
+    encoder: Encoder = Encoder()
+    stages: Stages = Stages()
+    knowledge: Knowledge = Knowledge()
+    guards: Guards = Guards()
+    mlflow: Mlflow = Mlflow()
+    lake: Lake = Lake()
+    evaluations: Evaluations = Evaluations()
+    dashboard: Dashboard = Dashboard()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+    @property
+    def lake_uri(self) -> str:
+        return self.lake.uri or str(self.data / "lake")
+
+    @property
+    def spool_folder(self) -> Path:
+        return self.data / "spool"
+
+    @property
+    def starts_model(self) -> bool:
+        """Whether the embedded chat model is what serves: no upstream is given."""
+        return not self.upstreams
+
+    @property
+    def all_upstreams(self) -> tuple[Upstream, ...]:
+        """The given upstreams, or the embedded model as the only one."""
+        if self.upstreams:
+            return self.upstreams
+        url = f"http://{self.model.host}:{self.model.port}/v1"
+        return (Upstream(name="local", base_url=url, model=self.model.name, price=self.model.price),)
+
+
+def load(file: Path | None = None, data: Path | None = None) -> Settings:
+    """Settings from `file` (default: `watchkeeper.toml` here, when there is one), the environment, and `data` over both.
+
+    Relative folders in the file are relative to the working directory. Raises `SettingsError`.
+    """
+    if file is None and Path(FILE_NAME).is_file():
+        file = Path(FILE_NAME)
+    text, values = ("", {}) if file is None else _read(file)
+    _refuse_unknown_environment()
+    try:
+        settings = Settings(**values)
+    except EnvError as error:
+        raise SettingsError(f"environment: {error}; lists and tables are written as JSON there") from None
+    except ValidationError as error:
+        raise SettingsError(_explain(error, file, text)) from None
+    return settings if data is None else settings.model_copy(update={"data": data})
+
+
+def _read(file: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        text = file.read_text(encoding="utf-8")
+        return text, tomllib.loads(text)
+    except FileNotFoundError:
+        raise SettingsError(f"{file}: there is no such file; give another one with --config") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file}: not valid TOML: {error}") from None
+
+
+def _refuse_unknown_environment() -> None:
+    for name in sorted(os.environ):
+        section = name.removeprefix(PREFIX).split("__")[0].lower()
+        if name.startswith(PREFIX) and section not in Settings.model_fields:
+            raise SettingsError(f"environment: {name}: there is no setting {section!r}")
+
+
+def _explain(error: ValidationError, file: Path | None, text: str) -> str:
+    """The first fault as one line: where (file, line and key, or the environment), and what is wrong."""
+    first = error.errors(include_url=False)[0]
+    place = [str(part) for part in first["loc"]]
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = "there is no such setting"
+    variable = PREFIX + "__".join(place).upper()
+    if any(variable == name or variable.startswith(name + "__") for name in os.environ if name.startswith(PREFIX)):
+        return f"environment: {variable}: {message}"
+    line = _line_of(place, text)
+    return f"{file}{f':{line}' if line else ''}: {'.'.join(place)}: {message}"
+
+
+def _line_of(place: list[str], text: str) -> int | None:
+    """The 1-based line on which the key at `place` (names, and indices of arrays of tables) is set, as far as it goes.
+
+    A scan of headers and keys: TOML parsers keep no positions, and a missing line only makes the message poorer.
+    """
+    seen: dict[str, int] = {}
+    section: list[str] = []
+    best: int | None = None
+    for number, line in enumerate(text.splitlines(), start=1):
+        header = re.match(r"\s*\[(\[)?\s*([^\]]+?)\s*\]", line)
+        if header:
+            section = [part.strip(" \"'") for part in header[2].split(".")]
+            if header[1]:
+                index = seen[header[2]] = seen.get(header[2], -1) + 1
+                section.append(str(index))
+            here = section
+        else:
+            key = re.match(r"\s*([A-Za-z0-9_\-\"'.]+)\s*=", line)
+            if key is None:
+                continue
+            here = section + [part.strip(" \"'") for part in key[1].split(".")]
+        if place[: len(here)] == here:
+            best = number
+    return best
