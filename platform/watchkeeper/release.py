@@ -4,7 +4,10 @@ A release is prompt template, model, parameters, grounding settings and guard po
 of MLflow, where releases are registered: what comes from there comes as this file.
 """
 
+import contextlib
 import hashlib
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -58,7 +61,7 @@ TEMPLATE: Final = (
 )
 
 
-class Release(msgspec.Struct, frozen=True, kw_only=True):
+class Release(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """`template`: the system prompt; `{sources}` in it becomes the numbered passages, or nothing.
     `model`: the name of an upstream, or None for whichever the router picks."""
 
@@ -68,13 +71,13 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     parameters: Parameters = Parameters()
     grounding: Grounding = Grounding()
-    policies: dict[str, Policy] = DEFAULT_POLICIES
+    policies: dict[str, Policy] = msgspec.field(default_factory=lambda: dict(DEFAULT_POLICIES))
 
     @property
     def id(self) -> str:
         return f"{self.name}@{self.version}"
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """sha256 over everything that decides how the release behaves, names and order of keys aside."""
         return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
@@ -89,3 +92,35 @@ def champion(data: Path) -> Release:
         return msgspec.json.decode((data / FILE_NAME).read_bytes(), type=Release)
     except FileNotFoundError:
         return BUILTIN
+
+
+class Follower:
+    """The release that serves now: `release.json` is read again when it changes; a broken file leaves the last good one.
+
+    Called on every request, so the file is looked at once a second at most. `clock`: monotonic seconds.
+    """
+
+    def __init__(self, data: Path, clock: Callable[[], float]) -> None:
+        self._data = data
+        self._clock = clock
+        self._looked_at = clock()
+        self._stamp = self._look()
+        self._release = champion(data)
+
+    def __call__(self) -> Release:
+        now = self._clock()
+        if now - self._looked_at >= 1.0:
+            self._looked_at = now
+            stamp = self._look()
+            if stamp != self._stamp:
+                self._stamp = stamp
+                with contextlib.suppress(msgspec.DecodeError, OSError):
+                    self._release = champion(self._data)
+        return self._release
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            status = (self._data / FILE_NAME).stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size

@@ -1,0 +1,42 @@
+# make demo, make test: each does all the set-up on a fresh machine. Needs Python 3.11+, make and the package registries.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install browser demo test check bench clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Watchkeeper needs Python 3.11 or newer; set PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	$(BIN)/watchkeeper model --fetch
+	touch $@
+
+# A Chromium for the browser tests: the one that is there, or Debian's, or playwright's own.
+browser: install
+	@command -v chromium chromium-browser google-chrome >/dev/null \
+	  || { apt-get update -qq && apt-get install -qq -y chromium >/dev/null; } \
+	  || $(BIN)/playwright install chromium
+
+demo: install
+	$(BIN)/watchkeeper demo
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The light tests in parallel; those that load models or start servers one after the other, so that they do not share two cores.
+test: check browser
+	$(BIN)/pytest -m 'not models and not servers' -n auto
+	$(BIN)/pytest -m 'models or servers'
+
+bench: install
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

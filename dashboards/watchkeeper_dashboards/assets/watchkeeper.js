@@ -1,0 +1,130 @@
+// What runs in the browser: painting figures in the current colour scheme, and keeping the URL and its controls the same.
+// Loaded before Dash's renderer. Pure functions are exported at the end under `dash_clientside.watchkeeper`.
+(() => {
+  "use strict";
+  const root = document.documentElement;
+  const same = () => window.dash_clientside.no_update;
+  const triggered = () => (window.dash_clientside.callback_context.triggered[0] || {}).prop_id || "";
+  const TRACE_ID = /^[0-9a-f]{32}$/;
+
+  // ---- colours -------------------------------------------------------------------------------------------------
+  // "$blue" is the token's colour, "$blue/20" the same at 20% opacity.
+  function colour(value, styles) {
+    const [name, percent] = value.slice(1).split("/");
+    const hex = styles.getPropertyValue(`--wk-${name}`).trim();
+    if (!percent || !hex.startsWith("#")) return hex;
+    const channels = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+    return `rgba(${channels.join(",")},${Number(percent) / 100})`;
+  }
+
+  function painted(value, styles) {
+    if (typeof value === "string") return /^\$[a-z]/.test(value) ? colour(value, styles) : value;
+    if (Array.isArray(value)) return value.map((item) => painted(item, styles));
+    if (value !== null && typeof value === "object") {
+      return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, painted(item, styles)]));
+    }
+    return value;
+  }
+
+  function paint(figure) {
+    return figure ? painted(figure, getComputedStyle(root)) : same();
+  }
+
+  // The attribute is the truth about the scheme: Mantine sets it after its own state, so the store follows the attribute.
+  let watching = false;
+  function scheme() {
+    const now = () => root.getAttribute("data-mantine-color-scheme");
+    if (!watching) {
+      watching = true;
+      new MutationObserver(() => window.dash_clientside.set_props("scheme", { data: now() })).observe(root, {
+        attributeFilter: ["data-mantine-color-scheme"],
+      });
+    }
+    return now();
+  }
+
+  // ---- URL -----------------------------------------------------------------------------------------------------
+  // `changes` over `search`; null, undefined and "" remove a key.
+  function withQuery(search, changes) {
+    const query = new URLSearchParams(search || "");
+    for (const [key, value] of Object.entries(changes)) {
+      if (value === null || value === undefined || value === "") query.delete(key);
+      else query.set(key, value);
+    }
+    const text = query.toString();
+    return text ? `?${text}` : "";
+  }
+
+  function range(value, search, fallback) {
+    if (triggered().startsWith("range.")) return [withQuery(search, { range: value }), same()];
+    return [same(), new URLSearchParams(search || "").get("range") || fallback];
+  }
+
+  // Links of the navigation keep the time range, and nothing else of the query.
+  function links(search, paths) {
+    const kept = withQuery("", { range: new URLSearchParams(search || "").get("range") });
+    return paths.map((id) => id.path + kept);
+  }
+
+  // The filters of the trace list: the controls write the query, the query writes the controls. `names` come from the page.
+  function filters(...given) {
+    const names = given.pop();
+    const search = given.pop();
+    const query = new URLSearchParams(search || "");
+    if (triggered() && !triggered().startsWith("url.")) {
+      const changes = Object.fromEntries(names.map((name, at) => [name, given[at]]));
+      return [withQuery(search, changes), ...names.map(same)];
+    }
+    return [same(), ...names.map((name) => query.get(name) || (name === "q" ? "" : null))];
+  }
+
+  function openTrace(id) {
+    if (!TRACE_ID.test(id || "")) return;
+    window.dash_clientside.set_props("url", { pathname: `/traces/${id}` });
+  }
+
+  function openPoint(click) {
+    openTrace(click && click.points && click.points[0] && click.points[0].customdata);
+    return same();
+  }
+
+  // A row of the grid is opened by a click or by Enter; the grid itself only knows cells.
+  function rowOf(target) {
+    const row = target.closest && target.closest(".wk-grid .ag-row");
+    return row ? row.getAttribute("row-id") : null;
+  }
+  document.addEventListener("click", (event) => {
+    if (!window.getSelection().toString()) openTrace(rowOf(event.target));
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") openTrace(rowOf(event.target));
+  });
+
+  // ---- grid ----------------------------------------------------------------------------------------------------
+  // New filters start again at the top; a tick of the clock reads the rows in view again, without moving them.
+  function refreshGrid() {
+    const api = window.dash_ag_grid.getApi("traces-grid");
+    if (!api) return same();
+    if (triggered().startsWith("url.")) {
+      api.purgeInfiniteCache();
+      api.ensureIndexVisible(0);
+    } else {
+      api.refreshInfiniteCache();
+    }
+    return same();
+  }
+
+  // ---- frame ---------------------------------------------------------------------------------------------------
+  function navbar(opened, current) {
+    return { ...current, collapsed: { mobile: !opened, desktop: false } };
+  }
+
+  function title(name) {
+    document.title = name ? `${name} · Watchkeeper` : "Watchkeeper";
+    return same();
+  }
+
+  window.dash_clientside = Object.assign({}, window.dash_clientside, {
+    watchkeeper: { paint, scheme, range, links, filters, openPoint, refreshGrid, navbar, title, close: () => false },
+  });
+})();

@@ -1,0 +1,362 @@
+"""The charts of the overview: series in, a Plotly figure as a plain dict out.
+
+Colours are tokens (`$blue`, `$blue/20` for 20% opacity) that the browser paints in its scheme. Times are the starts of buckets
+of `width_s` seconds, evenly spaced; NaN is a bucket without data. A chart of one to three buckets draws bars and marks,
+because a line needs more. Knows nothing of the lake.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from watchkeeper.record import Action, StageName
+from watchkeeper_dashboards import units
+from watchkeeper_dashboards.theme import FONT, PATTERNS
+
+Figure = dict[str, Any]
+Times = NDArray[np.datetime64]
+Series = NDArray[np.float64]
+
+FEW: Final = 3
+"""Up to so many buckets with data are drawn as bars."""
+
+STAGE_LABELS: Final[dict[StageName, str]] = {
+    "admit": "Admit",
+    "preprocess": "Preprocess",
+    "embed": "Embed",
+    "ground": "Ground",
+    "guard_in": "Input guards",
+    "route": "Route",
+    "generate": "Generate",
+    "check": "Check",
+    "guard_out": "Output guards",
+    "postprocess": "Postprocess",
+}
+SHOWN_ACTIONS: Final[tuple[Action, ...]] = ("flag", "redact", "block", "unknown")
+"""From the axis upwards; `pass` is what is left of the whole."""
+
+_LEAST_SPAN: Final = 8
+"""A time axis is at least so many buckets wide: two bars do not fill a chart."""
+
+
+def latency(
+    times: Times, width_s: int, p50: Series, p95: Series, p99: Series, slowest: Sequence[tuple[str, float, str]]
+) -> Figure:
+    """End-to-end milliseconds over time: the band from p50 to p95, p99 dotted. `slowest`: (time, ms, request id) diamonds."""
+    known = int(np.isfinite(p50).sum())
+    traces = _latency_bars(times, width_s, p50, p95, p99) if known <= FEW else _latency_band(times, width_s, p50, p95, p99)
+    if slowest:
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": "slowest",
+                "x": [when for when, _, _ in slowest],
+                "y": [round(ms, 1) for _, ms, _ in slowest],
+                "customdata": [request_id for _, _, request_id in slowest],
+                "text": [units.milliseconds(ms) for _, ms, _ in slowest],
+                "marker": {"symbol": "diamond", "size": 9, "color": "$orange", "line": {"width": 1, "color": "$card"}},
+                "hovertemplate": "%{text}: open this trace<extra></extra>",
+            }
+        )
+    figure = _figure(traces, 300)
+    lowest, highest = _extent([p50, p99, np.array([ms for _, ms, _ in slowest])])
+    figure["layout"]["yaxis"] |= _log_milliseconds(lowest / 1.6, highest * 1.5)
+    figure["layout"]["xaxis"] |= _time_range(times, width_s)
+    figure["layout"]["hovermode"] = "x" if known > FEW else "closest"
+    return figure
+
+
+def _latency_band(times: Times, width_s: int, p50: Series, p95: Series, p99: Series) -> list[dict[str, Any]]:
+    marks = "lines+markers" if int(np.isfinite(p50).sum()) <= 12 else "lines"
+    common = {
+        "type": "scatter",
+        "mode": marks,
+        "connectgaps": False,
+        "marker": {"size": 4},
+        **_even(times, width_s, middle=True),
+    }
+    return [
+        common | _points(p50) | {"name": "p50", "line": {"color": "$blue", "width": 2}},
+        common
+        | _points(p95)
+        | {"name": "p95", "fill": "tonexty", "fillcolor": "$blue/16", "line": {"color": "$blue", "width": 1.2}},
+        common | _points(p99) | {"name": "p99", "line": {"color": "$dim", "width": 1.2, "dash": "dot"}},
+    ]
+
+
+def _latency_bars(times: Times, width_s: int, p50: Series, p95: Series, p99: Series) -> list[dict[str, Any]]:
+    middle = _even(times, width_s, middle=True)
+    return [
+        {
+            "type": "bar",
+            "name": "p50 to p95",
+            **middle,
+            "base": _rounded(p50),
+            "y": _rounded(p95 - p50),
+            "width": width_s * 600,
+            "marker": {"color": "$blue/22", "line": {"color": "$blue", "width": 1.2}, "cornerradius": 3},
+            "hoverinfo": "skip",
+        },
+        _tick("p50", middle, p50, "$blue", 3),
+        _tick("p95", middle, p95, "$blue", 1.5),
+        _tick("p99", middle, p99, "$dim", 1.5),
+    ]
+
+
+def _tick(name: str, middle: dict[str, Any], values: Series, colour: str, width: float) -> dict[str, Any]:
+    """One level of a bucket as a short horizontal line with its value beside it."""
+    return {
+        "type": "scatter",
+        "mode": "markers+text",
+        "name": name,
+        "showlegend": False,
+        **middle,
+        **_points(values),
+        "marker": {"symbol": "line-ew", "size": 26, "color": colour, "line": {"color": colour, "width": width}},
+        "text": [f"   {name} {units.milliseconds(value)}" if math.isfinite(value) else "" for value in values],
+        "textposition": "middle right",
+        "cliponaxis": False,
+    }
+
+
+def stages(p50: Mapping[StageName, float], p95: Mapping[StageName, float]) -> Figure:
+    """Where time goes: a dumbbell from p50 to p95 for every stage of the loop, in its order, on a log scale of milliseconds.
+
+    A stage without data keeps its place. Dumbbells, not bars: the length of a bar means nothing on a log scale.
+    """
+    names = list(STAGE_LABELS)
+    labels = [STAGE_LABELS[name] for name in names]
+    low = np.array([p50.get(name, math.nan) for name in names], dtype=float)
+    high = np.array([p95.get(name, math.nan) for name in names], dtype=float)
+    low, high = np.maximum(low, 0.01), np.maximum(high, 0.01)
+    known = [index for index in range(len(names)) if math.isfinite(high[index])]
+    line_x: list[float | None] = []
+    line_y: list[str | None] = []
+    for index in known:
+        line_x += [float(low[index]), float(high[index]), None]
+        line_y += [labels[index], labels[index], None]
+    hover = [
+        f"{labels[index]}: p50 {units.milliseconds(low[index])}, p95 {units.milliseconds(high[index])}" for index in known
+    ]
+    dots = {"type": "scatter", "y": [labels[index] for index in known], "hovertext": hover, "hoverinfo": "text"}
+    figure = _figure(
+        [
+            {
+                "type": "scatter", "mode": "lines", "x": line_x, "y": line_y, "showlegend": False, "hoverinfo": "skip",
+                "line": {"color": "$blue/45", "width": 4},
+            },
+            dots | {
+                "mode": "markers", "name": "p50", "x": [round(float(low[index]), 3) for index in known],
+                "marker": {"size": 10, "color": "$blue"},
+            },
+            dots | {
+                "mode": "markers+text", "name": "p95", "x": [round(float(high[index]), 3) for index in known],
+                "text": [f"  {units.milliseconds(high[index])}" for index in known], "textposition": "middle right",
+                "marker": {"size": 10, "color": "$card", "line": {"color": "$blue", "width": 2}}, "cliponaxis": False,
+            },
+        ],
+        300,
+    )  # fmt: skip
+    lowest, highest = _extent([low, high])
+    figure["layout"]["xaxis"] |= _log_milliseconds(lowest / 1.8, highest * 12, most=4)
+    figure["layout"]["yaxis"] |= {
+        "type": "category",
+        "categoryorder": "array",
+        "categoryarray": labels[::-1],
+        "range": [-0.6, len(labels) - 0.4],
+        "showgrid": False,
+        "tickfont": {"color": "$text"},
+    }
+    figure["layout"]["hovermode"] = "closest"
+    return figure
+
+
+def interventions(times: Times, width_s: int, n: NDArray[np.int64], actions: Mapping[str, NDArray[np.int64]]) -> Figure:
+    """The share of requests that were not passed, stacked by their strongest action; each action has its pattern."""
+    total = np.maximum(n, 1)
+    traces = []
+    for action in SHOWN_ACTIONS:
+        counted = actions.get(action, np.zeros(len(n), dtype=np.int64))
+        traces.append(
+            {
+                "type": "bar",
+                "name": action,
+                **_even(times, width_s, middle=True),
+                "y": [round(float(value), 5) for value in counted / total],
+                "customdata": [[int(part), int(whole)] for part, whole in zip(counted, n, strict=True)],
+                "width": width_s * (600 if len(times) <= FEW else 850),
+                "marker": _marker(action),
+                "hovertemplate": f"{action}: %{{customdata[0]}} of %{{customdata[1]}} (%{{y:.1%}})<extra></extra>",
+            }
+        )
+    figure = _figure(traces, 250)
+    highest = max((sum(trace["y"][index] for trace in traces) for index in range(len(times))), default=0.0)
+    figure["layout"] |= {"barmode": "stack", "hovermode": "x"}
+    figure["layout"]["yaxis"] |= {"tickformat": ".0%" if highest > 0.04 else ".1%", "range": [0, max(highest * 1.12, 0.01)]}
+    figure["layout"]["yaxis"] |= {"nticks": 5}
+    figure["layout"]["xaxis"] |= _time_range(times, width_s)
+    return figure
+
+
+def categories(counts: Mapping[str, int], most: int = 8) -> Figure:
+    """Verdicts that were not a pass, by category: the most frequent `most`, largest on top."""
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]
+    names = [name if len(name) <= 26 else name[:25] + "…" for name, _ in ranked]
+    values = [n for _, n in ranked]
+    figure = _figure(
+        [
+            {
+                "type": "bar",
+                "orientation": "h",
+                "x": values,
+                "y": names,
+                "text": [units.count(value) for value in values],
+                "textposition": "outside",
+                "cliponaxis": False,
+                "marker": {"color": "$purple", "cornerradius": 2},
+                "hovertemplate": "%{y}: %{x}<extra></extra>",
+                "showlegend": False,
+                "width": 0.62,
+            }
+        ],
+        250,
+    )
+    rows = max(len(names), 5)
+    figure["layout"]["yaxis"] |= {
+        "type": "category",
+        "autorange": False,
+        "range": [rows - 0.5, -0.5],
+        "showgrid": False,
+        "tickfont": {"color": "$text"},
+    }
+    figure["layout"]["xaxis"] |= {"range": [0, max(values, default=1) * 1.18], "nticks": 4, "tickformat": "~s"}
+    figure["layout"]["margin"]["t"] = 8
+    figure["layout"]["hovermode"] = "closest"
+    return figure
+
+
+def tokens(times: Times, width_s: int, input_tokens: Series, output_tokens: Series, cost: Series) -> Figure:
+    """Tokens in and out a bucket, stacked; below them the cost, on an axis of its own, where anything cost something."""
+    even = _even(times, width_s, middle=True)
+    width = width_s * (600 if len(times) <= FEW else 850)
+    bar = {"type": "bar", **even, "width": width}
+    traces = [
+        bar | {"name": "input", "y": _rounded(input_tokens), "marker": {"color": "$sky"},
+               "hovertemplate": "%{y:,.0f} tokens in<extra></extra>"},
+        bar | {"name": "output", "y": _rounded(output_tokens),
+               "marker": {"color": "$blue", "pattern": _pattern("/")},
+               "hovertemplate": "%{y:,.0f} tokens out<extra></extra>"},
+    ]  # fmt: skip
+    figure = _figure(traces, 250)
+    figure["layout"] |= {"barmode": "stack", "hovermode": "x"}
+    figure["layout"]["yaxis"] |= {"tickformat": "~s", "rangemode": "tozero", "nticks": 5}
+    figure["layout"]["xaxis"] |= _time_range(times, width_s)
+    if float(np.nansum(cost)) > 0:
+        figure["layout"]["yaxis"] |= {"domain": [0.42, 1]}
+        figure["layout"]["yaxis2"] = _axis() | {
+            "domain": [0, 0.28], "tickprefix": "$", "rangemode": "tozero", "nticks": 3, "tickformat": "~g",
+        }  # fmt: skip
+        figure["layout"]["xaxis"] |= {"anchor": "y2"}
+        traces.append(
+            bar | {"name": "cost", "yaxis": "y2", "y": [round(float(value), 8) for value in np.nan_to_num(cost)],
+                   "marker": {"color": "$green"}, "hovertemplate": "$%{y:.4g}<extra></extra>"}
+        )  # fmt: skip
+    return figure
+
+
+def _figure(traces: list[dict[str, Any]], height: int) -> Figure:
+    """The frame that all charts share: transparent, our type, a legend above, no zooming (it takes the scroll of a touch)."""
+    layout = {
+        "height": height,
+        "margin": {"l": 8, "r": 8, "t": 34, "b": 8},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": FONT, "size": 12, "color": "$dim"},
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "itemclick": False,
+                   "itemdoubleclick": False, "bgcolor": "rgba(0,0,0,0)"},
+        "hoverlabel": {"bgcolor": "$card", "bordercolor": "$border", "font": {"family": FONT, "size": 12, "color": "$text"}},
+        "dragmode": False,
+        "xaxis": _axis(),
+        "yaxis": _axis(),
+        "bargap": 0.15,
+        "uirevision": "keep",
+    }  # fmt: skip
+    return {"data": traces, "layout": layout}
+
+
+def _axis() -> dict[str, Any]:
+    return {
+        "gridcolor": "$grid",
+        "linecolor": "$border",
+        "zeroline": False,
+        "automargin": True,
+        "fixedrange": True,
+        "ticklabelstandoff": 4,
+    }
+
+
+def _even(times: Times, width_s: int, *, middle: bool) -> dict[str, Any]:
+    """x0/dx in place of a list of times; `middle` puts a mark into the middle of its bucket."""
+    if not len(times):
+        return {"x": []}
+    first = times[0].astype("datetime64[s]") + np.timedelta64(width_s // 2 if middle else 0, "s")
+    return {"x0": str(first), "dx": width_s * 1000, "xperiodalignment": "middle"}
+
+
+def _time_range(times: Times, width_s: int) -> dict[str, Any]:
+    """A time axis around the buckets, at least `_LEAST_SPAN` of them wide."""
+    if not len(times):
+        return {"type": "date"}
+    spare = max(_LEAST_SPAN - len(times), 0) * width_s // 2
+    first = times[0].astype("datetime64[s]") - np.timedelta64(spare, "s")
+    last = times[-1].astype("datetime64[s]") + np.timedelta64(width_s + spare, "s")
+    return {"type": "date", "range": [str(first), str(last)], "nticks": 8}
+
+
+def _points(values: Series) -> dict[str, Any]:
+    readable = [units.milliseconds(value) for value in values]
+    return {
+        "y": _rounded(values),
+        "customdata": readable,
+        "hovertemplate": "%{fullData.name}: %{customdata}<extra></extra>",
+    }
+
+
+def _rounded(values: Series) -> list[float | None]:
+    return [round(float(value), 3 if value < 10 else 1) if math.isfinite(value) else None for value in values]
+
+
+def _extent(series: Sequence[Series]) -> tuple[float, float]:
+    """The smallest and largest known value that a log axis can show; a plausible second where nothing is known."""
+    known = np.concatenate([values[np.isfinite(values) & (values > 0)] for values in series])
+    return (float(known.min()), float(known.max())) if len(known) else (100.0, 1_000.0)
+
+
+def _log_milliseconds(lowest: float, highest: float, most: int = 6) -> dict[str, Any]:
+    """A log axis of milliseconds with ticks at 1-2-5 (at 1 alone, or every other decade, where that is too many)."""
+    decades = range(math.floor(math.log10(lowest)), math.ceil(math.log10(highest)) + 1)
+    for steps, stride in (((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), 2), ((1,), 3)):
+        ticks = [step * 10.0**decade for decade in decades if decade % stride == 0 for step in steps]
+        ticks = [tick for tick in ticks if lowest <= tick <= highest]
+        if len(ticks) <= most:
+            break
+    return {
+        "type": "log",
+        "range": [round(math.log10(lowest), 3), round(math.log10(highest), 3)],
+        "tickvals": ticks,
+        "ticktext": [units.milliseconds(tick) for tick in ticks],
+    }
+
+
+def _marker(action: Action) -> dict[str, Any]:
+    pattern = {"pattern": _pattern(PATTERNS[action])} if PATTERNS[action] else {}
+    return {"color": f"${action}", "line": {"width": 0}, **pattern}
+
+
+def _pattern(shape: str) -> dict[str, Any]:
+    """`overlay`: the colour stays and the pattern lies over it in the colour of the card."""
+    return {"shape": shape, "fillmode": "overlay", "fgcolor": "$card/55", "size": 7, "solidity": 0.25}

@@ -1,0 +1,65 @@
+"""Addresses in MLflow's own pages. Asks its REST interface for the numbers of our experiments, and never loads its client.
+
+An experiment that is not known (yet), or a server that is away, gives None, and no page waits for it: the question is asked
+in the background, and again half a minute later.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+import requests
+
+from watchkeeper.settings import Settings
+from watchkeeper.tracking import Tracking
+
+ASK_AGAIN_S: Final = 30.0
+_TIMEOUT_S: Final = 2.0
+
+
+class MlflowLinks:
+    """`experiment` holds the traces; `<experiment>-jobs` the runs of evaluation jobs."""
+
+    def __init__(self, settings: Settings, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._uri = settings.mlflow.uri
+        self._tracking = Tracking(settings.mlflow.uri)
+        self._traces = settings.mlflow.experiment
+        self._jobs = f"{settings.mlflow.experiment}-jobs"
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._ids: dict[str, str] = {}
+        self._asked: dict[str, float] = {}
+
+    def home(self) -> str:
+        return f"{self._uri}/"
+
+    def trace(self, request_id: str) -> str | None:
+        """Where MLflow shows the trace of a request."""
+        experiment = self._experiment(self._traces)
+        return None if experiment is None else self._tracking.trace_url(experiment, request_id)
+
+    def run(self, run_id: str) -> str | None:
+        """Where MLflow shows the run of an evaluation job."""
+        experiment = self._experiment(self._jobs)
+        return None if experiment is None else self._tracking.run_url(experiment, run_id)
+
+    def _experiment(self, name: str) -> str | None:
+        with self._lock:
+            known = self._ids.get(name)
+            now = self._monotonic()
+            if known is None and now - self._asked.get(name, -ASK_AGAIN_S) >= ASK_AGAIN_S:
+                self._asked[name] = now
+                threading.Thread(target=self._ask, args=(name,), daemon=True).start()
+        return known
+
+    def _ask(self, name: str) -> None:
+        try:
+            answer = requests.get(
+                f"{self._uri}/api/2.0/mlflow/experiments/get-by-name", {"experiment_name": name}, timeout=_TIMEOUT_S
+            )
+            if answer.status_code == 200:
+                with self._lock:
+                    self._ids[name] = str(answer.json()["experiment"]["experiment_id"])
+        except (requests.RequestException, ValueError, KeyError):
+            return

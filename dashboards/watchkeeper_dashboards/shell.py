@@ -1,0 +1,193 @@
+"""The frame around every page: header, navigation, time range, colour scheme, and the router that puts a page into it.
+
+All but the router runs in the browser (assets/watchkeeper.js): switching the scheme or opening the menu asks no server.
+"""
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import dash_mantine_components as dmc
+from dash import ALL, MATCH, ClientsideFunction, Dash, Input, Output, State, dcc, html, set_props
+from dash.development.base_component import Component
+
+from watchkeeper_dashboards import period, theme, units
+from watchkeeper_dashboards.page import Page, Sources
+from watchkeeper_dashboards.parts import attributes, empty, icon, notice
+
+log = logging.getLogger(__name__)
+
+POLL_MS: Final = 10_000
+"""How often a page asks for news."""
+
+# {%config%} and the rest are filled in by Dash; scheme.js must run before the first paint, so it is not among its scripts.
+INDEX: Final = """<!DOCTYPE html>
+<html lang="en" data-mantine-color-scheme="light">
+  <head>
+    {%metas%}
+    <meta name="viewport" content="width=device-width, initial-scale=1">
+    <meta name="robots" content="noindex">
+    <title>{%title%}</title>
+    <link rel="icon" type="image/svg+xml" href="FAVICON">
+    <script src="SCHEME"></script>
+    <style>PALETTE</style>
+    {%css%}
+  </head>
+  <body>
+    {%app_entry%}
+    <footer>{%config%}{%scripts%}{%renderer%}</footer>
+  </body>
+</html>"""
+
+
+def index(app: Dash) -> str:
+    """The document that carries the app."""
+    return (
+        INDEX.replace("FAVICON", app.get_asset_url("favicon.svg"))
+        .replace("SCHEME", app.get_asset_url("scheme.js"))
+        .replace("PALETTE", theme.css())
+    )
+
+
+def layout(pages: Sequence[Page], sources: Sources) -> Component:
+    """The whole document's component tree; `page` is the place that the router fills."""
+    frame = dmc.AppShell(
+        [
+            dmc.AppShellHeader(_header()),
+            dmc.AppShellNavbar(_navigation(pages, sources)),
+            dmc.AppShellMain(
+                html.Div([html.Div(id="notice"), html.Div(id="page")], className="wk-main", id="content", tabIndex=-1)
+            ),
+        ],
+        id="shell",
+        header={"height": 53},
+        navbar={"width": 208, "breakpoint": "sm", "collapsed": {"mobile": True, "desktop": False}},
+        padding=0,
+    )
+    return dmc.MantineProvider(
+        [
+            dcc.Location(id="url", refresh="callback-nav"),
+            dcc.Store(id="scheme"),
+            dcc.Store(id="range-default", data=period.DEFAULT),
+            dcc.Store(id="title"),
+            html.A("Skip to the content", href="#content", className="wk-skip"),
+            frame,
+        ],
+        theme=theme.mantine(),
+        defaultColorScheme="auto",
+    )
+
+
+def _header() -> Component:
+    return html.Div(
+        [
+            dmc.Burger(id="burger", opened=False, hiddenFrom="sm", size="sm", **attributes(aria_label="Menu")),
+            dcc.Link(
+                [html.Img(src="/assets/favicon.svg", alt=""), html.Span("Watchkeeper")],
+                href="/",
+                className="wk-brand",
+                title="Watchkeeper: overview",
+            ),
+            html.Div(className="wk-grow"),
+            html.Span(id="updated", className="wk-updated wk-num", role="status"),
+            dmc.SegmentedControl(
+                id="range",
+                data=list(period.RANGES),
+                value=period.DEFAULT,
+                size="xs",
+                **attributes(aria_label="Time range"),
+            ),
+            dmc.ColorSchemeToggle(
+                lightIcon=icon("sun"),
+                darkIcon=icon("moon"),
+                variant="subtle",
+                size=32,
+                **attributes(aria_label="Switch between light and dark"),
+            ),
+        ],
+        className="wk-header",
+    )
+
+
+def _navigation(pages: Sequence[Page], sources: Sources) -> Component:
+    links = [
+        dmc.NavLink(
+            id={"nav": page.path, "path": page.path},
+            label=page.name,
+            href=page.path,
+            leftSection=icon(page.icon),
+            active="exact" if page.path == "/" else "partial",
+        )
+        for page in pages
+        if page.icon
+    ]
+    mlflow = dmc.NavLink(
+        label="MLflow", href=sources.links.home(), target="_blank", leftSection=icon("external-link"), **attributes(rel="noopener")
+    )
+    return html.Nav(
+        [
+            html.Div("Observe", className="wk-nav-title"),
+            *links,
+            html.Div("Records", className="wk-nav-title"),
+            mlflow,
+        ],
+        className="wk-nav",
+        **attributes(aria_label="Pages"),
+    )
+
+
+def register(app: Dash, pages: Sequence[Page], sources: Sources) -> None:
+    """Adds the router and what keeps the frame's controls together."""
+
+    @app.callback(
+        Output("page", "children"), Output("title", "data"), Output("notice", "children"), Input("url", "pathname")
+    )
+    def route(pathname: str | None) -> tuple[Component, str, None]:
+        for page in pages:
+            value = page.matches(pathname or "/")
+            if value is not None:
+                return page.layout(sources, value), page.name, None
+        return empty("There is no such page", dcc.Link("Go to the overview", href="/")), "Not found", None
+
+    def browser(function: str, *wires: Any, **options: Any) -> None:
+        app.clientside_callback(ClientsideFunction("watchkeeper", function), *wires, **options)
+
+    browser("title", Output("title", "id"), Input("title", "data"))
+    browser("scheme", Output("scheme", "data"), Input("scheme", "id"))
+    browser(
+        "range", Output("url", "search"), Output("range", "value"),
+        Input("range", "value"), Input("url", "search"), State("range-default", "data"),
+    )  # fmt: skip
+    browser(
+        "links", Output({"nav": ALL, "path": ALL}, "href"), Input("url", "search"), State({"nav": ALL, "path": ALL}, "id")
+    )
+    browser("navbar", Output("shell", "navbar"), Input("burger", "opened"), State("shell", "navbar"))
+    browser("close", Output("burger", "opened"), Input("url", "pathname"))
+    browser(
+        "paint", Output({"graph": MATCH}, "figure"), Input({"store": MATCH}, "data"), Input("scheme", "data"),
+        prevent_initial_call=True,
+    )  # fmt: skip
+
+
+def clock(page: str) -> Component:
+    """Ticks for the callbacks of a page. A callback names it in `running`, so that no tick overtakes an answer."""
+    return dcc.Interval(id=f"{page}-clock", interval=POLL_MS)
+
+
+def while_running(page: str) -> list[tuple[Output, bool, bool]]:
+    """The clock stands still until the callback has answered: a tick that overtakes answers would starve the page."""
+    return [(Output(f"{page}-clock", "disabled"), True, False)]
+
+
+def report_success(now: datetime, took_s: float) -> None:
+    """Says in the header when the page was read, and takes an old notice away."""
+    set_props("updated", {"children": f"updated {units.clock(now)} UTC · {took_s * 1000:.0f} ms"})
+    set_props("notice", {"children": None})
+
+
+def report_failure(error: Exception) -> None:
+    """What any callback's exception becomes: a sentence on the page, the stack trace in the log. The page tries again itself."""
+    log.error("a callback of the dashboard failed", exc_info=error)
+    words = " ".join(str(error).split()) or type(error).__name__
+    set_props("notice", {"children": notice(f"This could not be read just now: {words[:300]}. Trying again every 10 seconds.")})

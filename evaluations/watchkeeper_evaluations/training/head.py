@@ -1,0 +1,88 @@
+"""Fits a head on the frozen sentence embedding: one hidden layer, on soft targets; full batches, a fixed seed.
+
+Writes what `watchkeeper.encoder.heads` reads. Knows nothing of what the classes mean.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers import AutoModel, AutoTokenizer
+
+Floats = NDArray[np.float32]
+
+WINDOW: Final = 256
+HIDDEN: Final = 96
+
+
+class Embedder:
+    """Sentence embeddings of the encoder in `folder`: mean of the tokens, unit length. Remembers what it has embedded."""
+
+    def __init__(self, folder: Path) -> None:
+        self.sha256 = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self._model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+        self._known: dict[str, Floats] = {}
+
+    def __call__(self, texts: Sequence[str]) -> Floats:
+        """(n, 384)."""
+        new = sorted({text for text in texts if text not in self._known}, key=len)
+        with torch.no_grad():
+            for at in range(0, len(new), 64):
+                some = new[at : at + 64]
+                inputs = self._tokenizer(some, truncation=True, max_length=WINDOW, padding=True, return_tensors="pt")
+                states = self._model(**inputs).last_hidden_state
+                mask = inputs["attention_mask"].unsqueeze(-1)
+                rows = nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=1)
+                self._known.update(zip(some, rows.numpy(), strict=True))
+        return np.stack([self._known[text] for text in texts])
+
+
+def fit(embeddings: Floats, targets: Floats, weights: Floats, seed: int, steps: int = 500) -> nn.Sequential:
+    """A fitted network. `targets` (n, k) in [0, 1]; `weights` (n,): what each row counts."""
+    torch.manual_seed(seed)
+    inputs, goal, weight = (torch.from_numpy(array) for array in (embeddings, targets, weights))
+    width = inputs.shape[1]
+    network = nn.Sequential(nn.Linear(width, HIDDEN), nn.ReLU(), nn.Dropout(0.2), nn.Linear(HIDDEN, goal.shape[1]))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
+    loss_of = nn.BCEWithLogitsLoss(weight=weight[:, None])
+    scale = width**0.5
+    for _ in range(steps):
+        # A unit row has entries of about 1/sqrt(384); noise of a fifth of that keeps the network from learning single texts.
+        loss = loss_of(network((inputs + 0.2 / scale * torch.randn_like(inputs)) * scale), goal)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        network[0].weight *= scale
+    return network.eval()
+
+
+def save(network: nn.Sequential, folder: Path, name: str, classes: Sequence[str], encoder_sha256: str) -> None:
+    """`<name>.npz` and its card `<name>.json`."""
+    arrays = {
+        "hidden": network[0].weight.T,
+        "hidden_bias": network[0].bias,
+        "out": network[3].weight.T,
+        "out_bias": network[3].bias,
+    }
+    buffer = io.BytesIO()
+    np.savez(buffer, **{key: value.detach().numpy().astype(np.float16) for key, value in arrays.items()})
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.npz").write_bytes(buffer.getvalue())
+    card = {
+        "name": name,
+        "classes": list(classes),
+        "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
+        "encoder_sha256": encoder_sha256,
+    }
+    (folder / f"{name}.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,105 @@
+"""`watchkeeper doctor`: looks at every part of this set-up and says, in a line each, what is wrong and what to do."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import requests
+
+from watchkeeper.cli import output
+from watchkeeper.cli.up import is_free, ports
+from watchkeeper.settings import Settings
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`state`: good; bad (something does not work); off (it is not running, which may be meant)."""
+
+    part: str
+    state: Literal["good", "bad", "off"]
+    detail: str
+    advice: str = ""
+
+
+def run(settings: Settings, *, as_json: bool) -> int:
+    """0 when nothing is bad, else 1."""
+    findings = [finding for look in LOOKS for finding in look(settings)]
+    if as_json:
+        output.document([asdict(finding) for finding in findings])
+    else:
+        output.table(("part", "state", "what", "what to do"), (asdict(finding).values() for finding in findings))
+    return 1 if any(finding.state == "bad" for finding in findings) else 0
+
+
+def _weights(settings: Settings) -> Iterator[Finding]:
+    from watchkeeper.embedded.weights import WeightsMissing, chat_model, encoder_model
+
+    wanted = [("encoder weights", encoder_model)] if settings.encoder.base_url is None else []
+    if settings.starts_model and settings.model.name == type(settings.model)().name:
+        wanted.append(("model weights", chat_model))
+    for part, find in wanted:
+        try:
+            yield Finding(part, "good", str(find(settings.models)))
+        except WeightsMissing as error:
+            yield Finding(part, "bad", str(error), "watchkeeper model --fetch")
+
+
+def _data(settings: Settings) -> Iterator[Finding]:
+    folder = settings.data
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".doctor"
+        probe.write_bytes(b"")
+        probe.unlink()
+        yield Finding("data folder", "good", str(folder.resolve()))
+    except OSError as error:
+        yield Finding("data folder", "bad", f"{folder}: {error.strerror}", "give another one with --data")
+
+
+def _knowledge(settings: Settings) -> Iterator[Finding]:
+    for folder in settings.knowledge.folders:
+        if folder.is_dir():
+            count = sum(1 for path in folder.rglob("*") if path.suffix in {".md", ".txt"})
+            yield Finding("knowledge", "good" if count else "bad", f"{folder}: {count} documents", "" if count else "add .md or .txt")
+        else:
+            yield Finding("knowledge", "bad", f"{folder}: there is no such folder", "set knowledge.folders")
+
+
+def _servers(settings: Settings) -> Iterator[Finding]:
+    gateway, board = settings.gateway, settings.dashboard
+    asked = [
+        ("gateway", f"http://{gateway.host}:{gateway.port}/health/ready"),
+        ("dashboard", f"http://{board.host}:{board.port}/health/live"),
+        ("encoder", f"{settings.encoder.url}/models"),
+        ("MLflow", f"{settings.mlflow.uri}/health"),
+        *((f"upstream {upstream.name}", f"{upstream.base_url}/models") for upstream in settings.all_upstreams),
+    ]
+    for part, url in asked:
+        yield _answers(part, url)
+    for setting, host, port in ports(settings):
+        if not is_free(host, port):
+            continue
+        yield Finding(f"port {port}", "good", f"free for {setting}")
+
+
+def _answers(part: str, url: str) -> Finding:
+    try:
+        response = requests.get(url, timeout=3)
+    except requests.RequestException:
+        return Finding(part, "off", f"nothing answers at {url}", "watchkeeper up")
+    if response.status_code >= 500:
+        return Finding(part, "bad", f"{url} answers with HTTP {response.status_code}", "read its log under the data folder")
+    return Finding(part, "good", url)
+
+
+def _spool(settings: Settings) -> Iterator[Finding]:
+    from watchkeeper.telemetry.ledger import pending
+
+    waiting, unreadable = pending(settings)
+    detail = ", ".join(f"{count} wait for {sink}" for sink, count in waiting.items())
+    yield Finding("spool", "good", detail or "empty")
+    for path in unreadable:
+        yield Finding("spool", "bad", f"{path} cannot be read", "keep the file and report it; what is whole was delivered")
+
+
+LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (_data, _weights, _knowledge, _spool, _servers)

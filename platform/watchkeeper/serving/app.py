@@ -1,0 +1,300 @@
+"""The gateway: HTTP in OpenAI's shapes around the loop. A request is accepted in the spool first, and its record is durable
+there before the last byte of the answer leaves.
+
+Knows nothing of what the stages do, or of where records go after the spool.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from watchkeeper.encoder.client import EncoderUnavailable
+from watchkeeper.serving import completion
+from watchkeeper.serving.building import build, open_spool
+from watchkeeper.serving.journey import Journey
+from watchkeeper.serving.loop import Loop
+from watchkeeper.serving.metrics import Metrics
+from watchkeeper.serving.parts import Parts
+from watchkeeper.serving.request import Refused, parse
+from watchkeeper.serving.stages.admit import models
+from watchkeeper.settings import Settings
+from watchkeeper.telemetry.spool import Spool, SpoolFull
+
+ROUTES = "POST /v1/chat/completions, POST /v1/embeddings, GET /v1/models, GET /health/live, GET /health/ready, GET /metrics"
+DISCONNECTED = 499
+"""The status that records keep for a client that went away (nginx's number; no client ever sees it)."""
+
+
+class Gateway:
+    """One gateway worker: the loop, the spool, and what is counted."""
+
+    def __init__(self, parts: Parts, spool: Spool, replica: str) -> None:
+        self.parts = parts
+        self.loop = Loop(parts)
+        self.spool = spool
+        self.replica = replica
+        self.metrics = Metrics()
+
+    async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """POST /v1/chat/completions."""
+        request_id, received_at, started = uuid.uuid4().hex, time.time_ns() // 1000, time.perf_counter()
+        release = self.parts.champion()
+        headers = {"x-request-id": request_id, "x-watchkeeper-release": release.id}
+        request = Request(scope, receive)
+        try:
+            body = await _body(request, self.parts.settings.gateway.max_body_bytes)
+            asked = parse(body)
+            self.spool.accept(request_id, received_at)
+        except ClientDisconnect:
+            return
+        except Refused as refused:
+            headers["x-watchkeeper-overhead-ms"] = f"{(time.perf_counter() - started) * 1000:.3f}"
+            self.metrics.refused(refused.status)
+            await completion.error(refused, headers)(scope, receive, send)
+            return
+        except SpoolFull as full:
+            await completion.error(_spool_full(full), headers)(scope, receive, send)
+            return
+        journey = Journey(
+            request_id=request_id,
+            received_at=received_at,
+            request=asked,
+            release=release,
+            clock=time.perf_counter,
+            started=started,
+            replica=self.replica,
+            turns=list(asked.turns),
+        )
+        self.parts.in_flight += 1
+        try:
+            work = self._streamed(journey, headers, send) if asked.stream else self._plain(journey, headers, scope, send)
+            await _until_disconnect(work, receive)
+        finally:
+            self.parts.in_flight -= 1
+
+    async def _plain(self, journey: Journey, headers: dict[str, str], scope: Scope, send: Send) -> None:
+        response: Response
+        try:
+            await self.loop.answer(journey)
+            response = completion.answer(journey, headers)
+        except Refused as refused:
+            response = self._refuse(journey, refused, headers)
+        except asyncio.CancelledError:
+            await self._disconnected(journey)
+            raise
+        except Exception as error:
+            response = self._refuse(journey, _internal(error), headers)
+        try:
+            overhead = await self._keep(journey)
+        except SpoolFull as full:
+            response = completion.error(_spool_full(full), headers)
+            overhead = journey.overhead_ms
+        response.headers["x-watchkeeper-overhead-ms"] = f"{overhead:.3f}"
+        await response(scope, _never, send)
+
+    async def _streamed(self, journey: Journey, headers: dict[str, str], send: Send) -> None:
+        try:
+            pieces = await self.loop.open(journey)
+        except asyncio.CancelledError:
+            await self._disconnected(journey)
+            raise
+        except Exception as error:
+            refused = error if isinstance(error, Refused) else _internal(error)
+            response = self._refuse(journey, refused, headers)
+            overhead = await self._keep(journey)
+            response.headers["x-watchkeeper-overhead-ms"] = f"{overhead:.3f}"
+            await response({"type": "http"}, _never, send)
+            return
+        headers["x-watchkeeper-overhead-ms"] = f"{journey.overhead_ms:.3f}"
+        await send(completion.stream_start(headers))
+        kept = False
+        try:
+            await send(completion.stream_part(completion.opening(journey)))
+            async for text in pieces:
+                journey.first_byte_at = journey.first_byte_at or journey.clock()
+                await send(completion.stream_part(completion.piece(journey, text)))
+            ending = completion.ending(journey)
+            kept = True
+            await self._keep(journey)
+            await send(completion.stream_part(ending, last=True))
+        except SpoolFull as full:
+            await send(completion.stream_part(completion.broken(_spool_full(full)), last=True))
+        except asyncio.CancelledError:
+            if not kept:
+                await self._disconnected(journey)
+            raise
+        except Exception as error:
+            journey.error = journey.error or type(error).__name__
+            await self._keep(journey)
+            await send(completion.stream_part(completion.broken(_internal(error)), last=True))
+        finally:
+            await pieces.aclose()
+
+    def _refuse(self, journey: Journey, refused: Refused, headers: dict[str, str]) -> Response:
+        journey.status = refused.status
+        journey.error = None if refused.code == "content_filter" else refused.code
+        return completion.error(refused, headers)
+
+    async def _disconnected(self, journey: Journey) -> None:
+        journey.error, journey.status = "disconnected", DISCONNECTED
+        await asyncio.shield(self._keep(journey))
+
+    async def _keep(self, journey: Journey) -> float:
+        """Makes the record and waits until it is durable. Returns its overhead, in ms. Raises `SpoolFull`."""
+        record = journey.record(self.parts.redact)
+        await self.spool.append(record)
+        self.metrics.count(record)
+        return record.overhead_ms
+
+    async def embeddings(self, request: Request) -> Response:
+        """POST /v1/embeddings: the encoder's, for clients that want the same vectors."""
+        try:
+            plain = msgspec.json.decode(await _body(request, self.parts.settings.gateway.max_body_bytes))
+            given = plain.get("input") if isinstance(plain, dict) else None
+            texts = [given] if isinstance(given, str) else given
+            if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+                raise Refused(400, "invalid_value", "input: must be a string or a list of strings", param="input")
+            vectors = await self.parts.encoder.embed(texts)
+        except msgspec.DecodeError as error:
+            return completion.error(Refused(400, "invalid_body", f"the body is not valid JSON: {error}"), {})
+        except Refused as refused:
+            return completion.error(refused, {})
+        except EncoderUnavailable as away:
+            return completion.error(Refused(503, "encoder_unavailable", str(away), retry_after=5), {})
+        return completion.embeddings(vectors, self.parts.settings.encoder.model, plain.get("encoding_format") == "base64")
+
+    async def models(self, request: Request) -> Response:
+        """GET /v1/models."""
+        return completion.models(models(self.parts, self.parts.champion().id))
+
+    async def live(self, request: Request) -> Response:
+        """GET /health/live: the process answers."""
+        return completion.plain_json({"status": "ok"})
+
+    async def ready(self, request: Request) -> Response:
+        """GET /health/ready: requests are taken. What is degraded is named and does not make it unready."""
+        encoder = "ok" if await self.parts.encoder.healthy() else "away"
+        release = self.parts.champion().id
+        return completion.plain_json({"status": "ready", "release": release, "encoder": encoder})
+
+    async def prometheus(self, request: Request) -> Response:
+        """GET /metrics."""
+        return Response(self.metrics.text(self.parts.in_flight), media_type="text/plain; version=0.0.4")
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """The request's body. Raises `Refused` with 413 beyond `limit` bytes."""
+    body = bytearray()
+    async for block in request.stream():
+        body += block
+        if len(body) > limit:
+            raise Refused(413, "request_too_large", f"the body is larger than {limit} bytes")
+    return bytes(body)
+
+
+async def _until_disconnect(work: Awaitable[None], receive: Receive) -> None:
+    """Runs `work`; cancels it when the client goes away first, and waits until it has cleaned up."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnect(receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _never() -> dict[str, Any]:
+    """A `receive` for responses that are sent after the body was read: nothing more comes."""
+    await asyncio.Event().wait()
+    raise AssertionError("unreachable")
+
+
+def _internal(error: Exception) -> Refused:
+    return Refused(
+        500, "internal_error", f"the gateway failed ({type(error).__name__}); the request is logged under its id"
+    )
+
+
+def _spool_full(full: SpoolFull) -> Refused:
+    return Refused(503, "spool_full", f"requests cannot be logged now, so none is taken: {full}", retry_after=5)
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    message = f"{request.method} {request.url.path} does not exist here; there is {ROUTES}"
+    status = getattr(error, "status_code", 404)
+    return completion.error(Refused(status, "not_found", message), {})
+
+
+def application(settings: Settings) -> Starlette:
+    """The ASGI application; collaborators are made when it starts and closed when it stops."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        spool, replica = open_spool(settings)
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            parts = build(settings, session, clock=time.monotonic, rng=random.Random())
+            app.state.gateway = Gateway(parts, spool, replica)
+            try:
+                yield
+            finally:
+                await spool.close()
+                parts.close()
+
+    def handler(name: str) -> Callable[[Request], Awaitable[Response]]:
+        async def handle(request: Request) -> Response:
+            response: Response = await getattr(request.app.state.gateway, name)(request)
+            return response
+
+        return handle
+
+    class Chat:
+        """The chat endpoint as a bare ASGI application: it must see the client going away."""
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await scope["app"].state.gateway.chat(scope, receive, send)
+
+    routes = [
+        Route("/v1/chat/completions", Chat(), methods=["POST"]),
+        Route("/v1/embeddings", handler("embeddings"), methods=["POST"]),
+        Route("/v1/models", handler("models")),
+        Route("/health/live", handler("live")),
+        Route("/health/ready", handler("ready")),
+        Route("/metrics", handler("prometheus")),
+    ]
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: _not_found, 405: _not_found})
+
+
+def run(settings: Settings) -> None:
+    """Serves until SIGTERM; answers what is in flight first."""
+    uvicorn.run(
+        application(settings),
+        host=settings.gateway.host,
+        port=settings.gateway.port,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_level="warning",
+        timeout_graceful_shutdown=30,
+    )

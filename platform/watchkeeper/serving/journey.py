@@ -1,0 +1,196 @@
+"""What one request carries through the loop. Mutable while it travels; frozen into a `Record` when it has arrived.
+
+Holds what the stages found out; decides nothing.
+"""
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from watchkeeper.record import Message, Record, Scalar, Source, Stage, StageName, StageStatus, Verdict
+from watchkeeper.release import Release
+from watchkeeper.serving.request import ChatRequest, Turn
+from watchkeeper.serving.upstreams import Delta
+from watchkeeper.settings import Upstream
+
+SNIPPET = 500
+"""Characters of a retrieved passage that a record keeps."""
+
+
+class Redact(Protocol):
+    """Text → text without personal data or secrets, and how many of each category were taken out."""
+
+    def __call__(self, text: str) -> tuple[str, dict[str, int]]: ...
+
+
+@dataclass(slots=True)
+class Span:
+    """One stage while it runs. A stage that runs several times (a guard over a stream) adds up in one span."""
+
+    name: StageName
+    offset_ms: float
+    ms: float = 0.0
+    status: StageStatus = "ok"
+    attributes: dict[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Journey:
+    """`clock`: monotonic seconds. `model_name`: what the client asked for. `answer`: what the model said, as received;
+    `delivered`: what the client got of it, None while that is the answer itself."""
+
+    request_id: str
+    received_at: int
+    request: ChatRequest
+    release: Release
+    clock: Callable[[], float]
+    started: float
+    tenant: str = "default"
+    replica: str = ""
+    upstream_name: str | None = None
+    turns: list[Turn] = field(default_factory=list)
+    language: str | None = None
+    prompt_tokens: int = 0
+    embeddings: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    history: tuple[Message, ...] = ()
+    sources: tuple[Source, ...] = ()
+    entities: tuple[str, ...] = ()
+    candidates: list[Upstream] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    upstream: Upstream | None = None
+    attempts: int = 0
+    answer: str = ""
+    delivered: str | None = None
+    extra: dict[str, object] = field(default_factory=dict)
+    finish_reason: str | None = None
+    usage: tuple[int, int] | None = None
+    answer_model: str | None = None
+    support: float | None = None
+    verdicts: list[Verdict] = field(default_factory=list)
+    spans: dict[StageName, Span] = field(default_factory=dict)
+    first_delta_at: float | None = None
+    last_delta_at: float | None = None
+    first_byte_at: float | None = None
+    error: str | None = None
+    status: int = 200
+    embedding: bytes | None = None
+
+    @property
+    def prompt(self) -> str:
+        """The text of the newest user turn; of the newest turn where no user spoke."""
+        spoken = [turn.text for turn in self.turns if turn.role == "user"] or [turn.text for turn in self.turns]
+        return spoken[-1] if spoken else ""
+
+    @property
+    def elapsed_ms(self) -> float:
+        return (self.clock() - self.started) * 1000
+
+    @property
+    def overhead_ms(self) -> float:
+        """All but generation. On a stream, the time that a client takes to read is nobody's overhead: stages only."""
+        if self.request.stream:
+            return sum(span.ms for name, span in self.spans.items() if name != "generate")
+        generate = self.spans.get("generate")
+        return self.elapsed_ms - (generate.ms if generate else 0.0)
+
+    @contextlib.contextmanager
+    def step(self, name: StageName) -> Iterator[Span]:
+        """Times a stage; an exception that leaves it marks it `error`."""
+        entered = self.clock()
+        span = self.spans.get(name)
+        if span is None:
+            span = self.spans[name] = Span(name, (entered - self.started) * 1000)
+        try:
+            yield span
+        except BaseException:
+            span.status = "error"
+            raise
+        finally:
+            span.ms += (self.clock() - entered) * 1000
+
+    def take(self, delta: Delta) -> None:
+        """Notes a piece of the answer as it arrives."""
+        now = self.clock()
+        if delta.text:
+            self.first_delta_at = self.first_delta_at or now
+            self.last_delta_at = now
+            self.answer += delta.text
+        self.finish_reason = delta.finish_reason or self.finish_reason
+        self.usage = delta.usage or self.usage
+        self.answer_model = delta.model or self.answer_model
+        self.extra |= delta.extra
+
+    def record(self, redact: Redact) -> Record:
+        """The journey as it stands, redacted and frozen."""
+        counts: Counter[str] = Counter()
+
+        def clean(text: str) -> str:
+            redacted, found = redact(text)
+            counts.update(found)
+            return redacted
+
+        prompt_text = clean(self.prompt)
+        output_text = clean(self.answer)
+        found = Counter(counts)
+        messages = self.messages or [Message(turn.role, turn.text) for turn in self.turns]
+        inputs, outputs = self.usage or (self.prompt_tokens, 0)
+        price = self.upstream.price if self.upstream else None
+        record = Record(
+            request_id=self.request_id,
+            received_at=self.received_at,
+            tenant=self.tenant,
+            user=self.request.extension.user and clean(self.request.extension.user),
+            session=self.request.extension.session and clean(self.request.extension.session),
+            route=clean(self.request.extension.route),
+            tags={clean(key): clean(value) for key, value in self.request.extension.tags.items()},
+            release=self.release.id,
+            digest=self.release.digest,
+            model=self.answer_model or (self.upstream.model if self.upstream else clean(self.request.model)),
+            upstream=self.upstream.name if self.upstream else None,
+            replica=self.replica,
+            attempts=self.attempts,
+            stream=self.request.stream,
+            prompt=tuple(Message(message.role, clean(message.content)) for message in messages),
+            prompt_text=prompt_text,
+            output_text=output_text,
+            language=self.language,
+            finish_reason=self.finish_reason,
+            error=self.error,
+            status=self.status,
+            input_tokens=inputs,
+            output_tokens=outputs,
+            cost_usd=(inputs * price.input + outputs * price.output) / 1e6 if price else 0.0,
+            ttft_ms=self._ttft_ms(),
+            tpot_ms=self._tpot_ms(outputs),
+            total_ms=self.elapsed_ms,
+            overhead_ms=self.overhead_ms,
+            stages=tuple(
+                Stage(span.name, span.offset_ms, span.ms, span.status, span.attributes) for span in self.spans.values()
+            ),
+            verdicts=tuple(self.verdicts),
+            sources=tuple(
+                Source(source.id, source.title, source.score, clean(source.text[:SNIPPET])) for source in self.sources
+            ),
+            entities=self.entities,
+            redactions=dict(found),
+            support=self.support,
+            embedding=self.embedding,
+        )
+        return record
+
+    def _ttft_ms(self) -> float | None:
+        """From the request's arrival to the first of the answer that left for the client; streams only."""
+        if not self.request.stream or self.first_byte_at is None:
+            return None
+        return (self.first_byte_at - self.started) * 1000
+
+    def _tpot_ms(self, outputs: int) -> float | None:
+        """Time per output token after the first, as the upstream sent them; streams only."""
+        if not self.request.stream or outputs < 2 or self.first_delta_at is None or self.last_delta_at is None:
+            return None
+        return (self.last_delta_at - self.first_delta_at) * 1000 / (outputs - 1)

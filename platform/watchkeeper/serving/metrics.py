@@ -1,0 +1,44 @@
+"""What one gateway worker counts, for Prometheus: requests, time by stage, verdicts, tokens. No text of anyone's in it."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from watchkeeper.record import Record
+
+BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Metrics:
+    """Counts since the worker started, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        registry = self._registry
+        self._requests = Counter("watchkeeper_requests", "Requests", ("status", "action"), registry=registry)
+        self._verdicts = Counter(
+            "watchkeeper_verdicts", "Verdicts that did not pass", ("guard", "action"), registry=registry
+        )
+        self._stages = Histogram(
+            "watchkeeper_stage_seconds", "Time by stage", ("stage",), buckets=BUCKETS_S, registry=registry
+        )
+        self._tokens = Counter("watchkeeper_tokens", "Tokens", ("kind",), registry=registry)
+        self._in_flight = Gauge("watchkeeper_in_flight", "Requests being served", registry=registry)
+
+    def count(self, record: Record) -> None:
+        """Counts a finished request."""
+        self._requests.labels(str(record.status), record.action).inc()
+        for stage in record.stages:
+            self._stages.labels(stage.name).observe(stage.ms / 1000)
+        for verdict in record.verdicts:
+            if verdict.action != "pass":
+                self._verdicts.labels(verdict.guard, verdict.action).inc()
+        self._tokens.labels("input").inc(record.input_tokens)
+        self._tokens.labels("output").inc(record.output_tokens)
+
+    def refused(self, status: int) -> None:
+        """Counts a request that could not be parsed, and so left no record."""
+        self._requests.labels(str(status), "none").inc()
+
+    def text(self, in_flight: int) -> bytes:
+        """All of it in the text exposition format."""
+        self._in_flight.set(in_flight)
+        return generate_latest(self._registry)

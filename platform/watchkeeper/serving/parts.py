@@ -1,0 +1,35 @@
+"""What the stages work with: the long-lived collaborators of one gateway worker, made once, given to every stage."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from watchkeeper.encoder.client import EncoderClient
+from watchkeeper.release import Release
+from watchkeeper.serving.entities import Catalogue
+from watchkeeper.serving.guard import Guard, Judgement
+from watchkeeper.serving.journey import Redact
+from watchkeeper.serving.knowledge import Knowledge
+from watchkeeper.serving.sessions import Sessions
+from watchkeeper.serving.tokens import TokenCounter
+from watchkeeper.serving.upstreams import Upstreams
+from watchkeeper.settings import Settings
+
+
+@dataclass
+class Parts:
+    """`knowledge`, `catalogue`: None where no folder is set. `judged_passages`: what the guards said of passages that
+    were seen before, by release digest and text: the knowledge
+    base is the same for all requests."""
+
+    settings: Settings
+    champion: Callable[[], Release]
+    encoder: EncoderClient
+    knowledge: Knowledge | None
+    catalogue: Callable[[], Catalogue] | None
+    sessions: Sessions
+    guards: tuple[Guard, ...]
+    redact: Redact
+    upstreams: Upstreams
+    tokens: TokenCounter
+    in_flight: int = 0
+    judged_passages: dict[tuple[str, str], Judgement] = field(default_factory=dict)

@@ -1,0 +1,33 @@
+"""admit: is there room, and what serves? Refuses when too much is in flight, and a model that nobody serves."""
+
+from watchkeeper.serving.journey import Journey, Span
+from watchkeeper.serving.parts import Parts
+from watchkeeper.serving.request import Refused
+from watchkeeper.serving.stages.stage import Stage
+
+CHAMPION = "watchkeeper"
+
+
+async def _run(journey: Journey, parts: Parts, span: Span) -> None:
+    span.attributes |= {"tenant": journey.tenant, "in_flight": parts.in_flight}
+    limit = parts.settings.gateway.max_in_flight
+    if parts.in_flight > limit:
+        raise Refused(429, "rate_limit_exceeded", f"more than {limit} requests are in flight; try again", retry_after=1)
+    asked = journey.request.model
+    if asked in (CHAMPION, journey.release.id):
+        journey.upstream_name = journey.release.model
+    elif parts.upstreams.named(asked):
+        journey.upstream_name = asked
+    else:
+        known = ", ".join(models(parts, journey.release.id))
+        raise Refused(
+            404, "model_not_found", f"model: nothing here serves {asked[:100]!r}; there is {known}", param="model"
+        )
+
+
+def models(parts: Parts, release: str) -> list[str]:
+    """The names that a request's `model` may have."""
+    return [CHAMPION, release, *(upstream.name for upstream in parts.upstreams.all)]
+
+
+STAGE = Stage("admit", _run, on_error="closed")

@@ -1,0 +1,56 @@
+"""ground: the session's turns, passages of the knowledge base, and its entities named in the prompt."""
+
+from watchkeeper.serving.journey import Journey, Span
+from watchkeeper.serving.parts import Parts
+from watchkeeper.serving.sessions import SessionsUnavailable
+from watchkeeper.serving.stages.embed import whole
+from watchkeeper.serving.stages.stage import Stage
+
+SHORT = 6
+"""A prompt of fewer words leans on the turn before it ("and for contractors?"): retrieval then reads both."""
+
+
+async def _run(journey: Journey, parts: Parts, span: Span) -> None:
+    grounding = journey.release.grounding
+    session = journey.request.extension.session
+    alone = len(journey.turns) == 1 and journey.turns[0].role == "user"
+    if session and alone:
+        try:
+            journey.history = parts.sessions.turns(journey.tenant, session, grounding.turns)
+        except SessionsUnavailable as away:
+            span.status, span.attributes["error"] = "degraded", str(away)
+    query = journey.prompt
+    span.attributes |= {"turns": len(journey.history), "query": parts.redact(query[:200])[0]}
+    if parts.knowledge is None:
+        return
+    earlier = [turn.text for turn in journey.turns[:-1] if turn.role == "user"]
+    earlier += [message.content for message in journey.history if message.role == "user"]
+    vector = whole(journey, query)
+    if len(query.split()) < SHORT and earlier:
+        query, vector = f"{earlier[-1]} {query}", None
+    found = parts.knowledge.search(query, vector, grounding.k, grounding.min_score)
+    journey.sources = _fitting(found.sources, grounding.max_characters)
+    if parts.catalogue:
+        journey.entities = parts.catalogue().link(journey.prompt)
+    if found.degraded:
+        span.status = "degraded"
+    span.attributes |= {
+        "documents": len(journey.sources),
+        "search": "keywords" if found.degraded or vector is None else "hybrid",
+        "entities": ", ".join(journey.entities),
+    }
+
+
+async def remember(journey: Journey, parts: Parts) -> None:
+    """Stores the turn in its session, redacted, once it has been answered."""
+    session = journey.request.extension.session
+    if session is None or journey.delivered is None:
+        return
+    try:
+        asked, answered = parts.redact(journey.prompt)[0], parts.redact(journey.delivered)[0]
+        parts.sessions.add(journey.tenant, session, asked, answered)
+    except SessionsUnavailable as away:
+        journey.spans["ground"].attributes["not_stored"] = str(away)
+
+
+STAGE = Stage("ground", _run)

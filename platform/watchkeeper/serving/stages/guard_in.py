@@ -1,0 +1,90 @@
+"""guard_in: the guards on what the client wrote and on the passages that were found. Blocks, redacts what the model will
+see, and leaves out a passage that tries to give orders."""
+
+import msgspec
+
+from watchkeeper.encoder.client import EncoderUnavailable
+from watchkeeper.record import Source, Verdict
+from watchkeeper.serving.guard import Judgement, Subject
+from watchkeeper.serving.guards.injection import neutralise
+from watchkeeper.serving.journey import Journey, Span
+from watchkeeper.serving.judging import blocking, judge_text, merge
+from watchkeeper.serving.parts import Parts
+from watchkeeper.serving.redact import redact
+from watchkeeper.serving.request import Refused, Turn
+from watchkeeper.serving.scan import scan_copy
+from watchkeeper.serving.stages.embed import embed, whole, windows
+from watchkeeper.serving.stages.stage import Stage
+
+REMEMBERED = 10_000
+"""Passages whose judgements are kept."""
+
+
+async def _run(journey: Journey, parts: Parts, span: Span) -> None:
+    verdicts: list[Verdict] = []
+    turns: list[Turn] = []
+    for turn in journey.turns:
+        subject = Subject(target="prompt", text=turn.text, scan=scan_copy(turn.text), language=journey.language)
+        judged = judge_text(parts.guards, journey.release.policies, subject, journey.embeddings)
+        verdicts += judged.verdicts
+        turns.append(msgspec.structs.replace(turn, text=neutralise(redact(turn.text, judged.spans)[0])))
+    journey.sources, found = await _passages(journey, parts)
+    journey.verdicts += merge([*verdicts, *found])
+    await _keep_embedding(journey, parts)
+    journey.turns = turns
+    stop = blocking(journey.verdicts)
+    span.attributes |= {"verdicts": len(journey.verdicts), "blocked": stop is not None}
+    if stop:
+        journey.finish_reason = "content_filter"
+        raise Refused(400, "content_filter", f"the prompt was blocked: {stop.guard} ({stop.category})", param="messages")
+
+
+async def _keep_embedding(journey: Journey, parts: Parts) -> None:
+    """The record keeps the embedding of the redacted prompt: where something was taken out it is made again."""
+    text = parts.redact(journey.prompt)[0]
+    if not journey.embeddings:
+        return
+    try:
+        await embed(journey, parts, windows(text))
+    except EncoderUnavailable:
+        return
+    vector = whole(journey, text)
+    journey.embedding = None if vector is None else vector.astype("<f2").tobytes()
+
+
+async def _passages(journey: Journey, parts: Parts) -> tuple[tuple[Source, ...], list[Verdict]]:
+    """The passages that may be shown to the model, and the verdicts on all. A block here takes the passage out, which is
+    a redaction of the context, not the end of the request."""
+    kept: list[Source] = []
+    verdicts: list[Verdict] = []
+    for source in journey.sources:
+        judged = await _judge_passage(journey, parts, source)
+        stop = blocking(judged.verdicts)
+        verdicts += [
+            msgspec.structs.replace(verdict, action="redact") if verdict.action == "block" else verdict
+            for verdict in judged.verdicts
+        ]
+        if stop is None:
+            text = neutralise(redact(source.text, judged.spans)[0])
+            kept.append(msgspec.structs.replace(source, text=text))
+    return tuple(kept), verdicts
+
+
+async def _judge_passage(journey: Journey, parts: Parts, source: Source) -> Judgement:
+    known = parts.judged_passages.get((journey.release.digest, source.text))
+    if known is not None:
+        return known
+    try:
+        await embed(journey, parts, windows(source.text))
+    except EncoderUnavailable:
+        pass  # guards that need the embedding say `unknown`
+    subject = Subject(target="context", text=source.text, scan=scan_copy(source.text))
+    judged = judge_text(parts.guards, journey.release.policies, subject, journey.embeddings)
+    if all(verdict.action != "unknown" for verdict in judged.verdicts):
+        if len(parts.judged_passages) >= REMEMBERED:
+            parts.judged_passages.clear()
+        parts.judged_passages[(journey.release.digest, source.text)] = judged
+    return judged
+
+
+STAGE = Stage("guard_in", _run, on_error="closed")

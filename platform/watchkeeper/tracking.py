@@ -1,0 +1,289 @@
+"""MLflow, spoken to: experiments, finished traces, runs of jobs, addresses in its UI, and the server that `up` starts.
+
+The only import of mlflow's client (2 s of CPU, 164 MB), inside functions: importing this module is cheap. Sets nothing
+in MLflow that other code would see (no tracking URI, no active experiment or run), and may be used by many threads.
+Everything that goes wrong between us and the server is one `TrackingUnavailable`. Traces are written elsewhere, as OTLP.
+"""
+
+import contextlib
+import json
+import math
+import os
+import re
+import sqlite3
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode, urlsplit
+
+import requests
+
+from watchkeeper.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+TRACE_PREFIX: Final = "tr-"
+PAGE: Final = 500
+"""Traces a page: the most its server allows."""
+
+PARAM_LENGTH: Final = 6000
+TAG_LENGTH: Final = 5000
+KEY_LENGTH: Final = 250
+PARAMS_A_BATCH: Final = 100
+METRICS_A_BATCH: Final = 1000
+_UNSPEAKABLE: Final = re.compile(r"[^\w\-. :/]", re.ASCII)
+
+QUIET: Final = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # Else it prints where to see each run, on the stdout that `--json` promises to one document.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # Its default is minutes of retries; a job or a page would rather know.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+}
+"""What our processes tell mlflow's client before it is imported; a value of the user's own stays."""
+
+
+class TrackingUnavailable(Exception):
+    """MLflow cannot be reached or refused; the message is one line that names its URI."""
+
+
+class Tracking:
+    """One MLflow server, at `uri` (http or https)."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri.rstrip("/")
+        self._lock = threading.Lock()
+        self._known: MlflowClient | None = None
+        self._experiments: dict[str, str] = {}
+
+    def healthy(self) -> bool:
+        """Whether the server answers its health check within two seconds. Does not load mlflow."""
+        try:
+            return requests.get(f"{self.uri}/health", timeout=2).status_code == 200
+        except requests.RequestException:
+            return False
+
+    def experiment_id(self, name: str, create: bool = True) -> str:
+        """The id of the experiment. Without `create`, an experiment that is not there is a `LookupError`."""
+        with self._speaking() as client:
+            if name not in self._experiments:
+                self._experiments[name] = self._find(client, name, create)
+            return self._experiments[name]
+
+    def trace_ids(self, experiment: str) -> Iterator[str]:
+        """The request ids (no `tr-`) of all finished traces, oldest first, each once.
+
+        Pages by start time and id, never by a growing offset, so traces that arrive meanwhile neither hide one nor
+        show one twice; one that arrives with an older start time than the page being read is not seen.
+        """
+        try:
+            locations = [self.experiment_id(experiment, create=False)]
+        except LookupError:
+            return
+        since, seen = 0, set[str]()
+        while True:
+            fresh, last = self._page(locations, since, seen)
+            yield from (trace.removeprefix(TRACE_PREFIX) for trace in fresh)
+            if last is None:
+                return
+            since = last
+
+    def log_run(
+        self,
+        experiment: str,
+        run_name: str,
+        *,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, float | None],
+        tags: Mapping[str, Any],
+        artifacts: Mapping[str, bytes | str | dict[str, Any]],
+        started_at: datetime,
+        ended_at: datetime,
+    ) -> str:
+        """Writes one finished run whole and returns its id. Artifacts are named by path (`report.html`, `tables/x.json`).
+
+        Long values are cut to what MLflow takes, characters that it refuses in names become `_`, metrics that are no
+        finite number are left out. A run that could not be written whole is marked failed.
+        """
+        experiment_id = self.experiment_id(experiment)
+        with self._speaking() as client:
+            labels = {_key(key): _cut(value, TAG_LENGTH) for key, value in tags.items()}
+            run = client.create_run(experiment_id, start_time=_ms(started_at), tags=labels, run_name=run_name)
+            run_id = str(run.info.run_id)
+            try:
+                _log_values(client, run_id, params, metrics, _ms(ended_at))
+                _log_artifacts(client, run_id, artifacts)
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    client.set_terminated(run_id, status="FAILED", end_time=_ms(ended_at))
+                raise
+            client.set_terminated(run_id, status="FINISHED", end_time=_ms(ended_at))
+        return run_id
+
+    def trace_url(self, experiment_id: str, request_id: str) -> str:
+        """Where MLflow's UI shows the trace."""
+        trace = TRACE_PREFIX + request_id.removeprefix(TRACE_PREFIX)
+        query = urlencode({"selectedEvaluationId": trace, "traceId": trace})
+        return f"{self.uri}/#/experiments/{experiment_id}/traces?{query}"
+
+    def run_url(self, experiment_id: str, run_id: str) -> str:
+        """Where MLflow's UI shows the run."""
+        return f"{self.uri}/#/experiments/{experiment_id}/runs/{run_id}"
+
+    @contextlib.contextmanager
+    def _speaking(self) -> Iterator["MlflowClient"]:
+        """The client, and its many errors as one. The health check comes first: it fails fast where the client retries."""
+        if not self.healthy():
+            raise TrackingUnavailable(f"MLflow does not answer at {self.uri}")
+        client = self._client()
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield client
+        except (MlflowException, requests.RequestException, OSError) as error:
+            raise TrackingUnavailable(f"MLflow at {self.uri}: {' '.join(str(error).split())}") from error
+
+    def _client(self) -> "MlflowClient":
+        with self._lock:
+            if self._known is None:
+                for name, value in QUIET.items():
+                    os.environ.setdefault(name, value)
+                from mlflow import MlflowClient
+
+                self._known = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+            return self._known
+
+    def _find(self, client: "MlflowClient", name: str, create: bool) -> str:
+        found = client.get_experiment_by_name(name)
+        if found is not None and found.lifecycle_stage == "deleted":
+            raise TrackingUnavailable(f"MLflow at {self.uri}: experiment {name!r} was deleted; restore or rename it")
+        if found is not None:
+            return str(found.experiment_id)
+        if not create:
+            raise LookupError(f"MLflow at {self.uri} has no experiment {name!r}")
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            return self._find(client, name, create=False)
+
+    def _page(self, locations: list[str], since: int, seen: set[str]) -> tuple[list[str], int | None]:
+        """The trace ids that start at `since` (ms) or later and are not in `seen`, and where the next page starts.
+
+        `seen` is left holding the ids of the last millisecond. Only a millisecond with more traces than a page needs the
+        server's own page token (an offset): then it is followed until time moves on.
+        """
+        token: str | None = None
+        fresh: list[str] = []
+        while True:
+            with self._speaking() as client:
+                page = client.search_traces(
+                    locations=locations,
+                    filter_string=f"attributes.status IN ('OK', 'ERROR') AND attributes.timestamp_ms >= {since}",
+                    order_by=["timestamp_ms ASC", "request_id ASC"],
+                    max_results=PAGE,
+                    page_token=token,
+                    include_spans=False,
+                )
+            infos = [(int(trace.info.request_time), str(trace.info.trace_id)) for trace in page]
+            fresh += [name for _, name in infos if name not in seen]
+            token = page.token
+            last = infos[-1][0] if infos else since
+            if token is None:
+                return fresh, None
+            at_last = {name for time, name in infos if time == last}
+            if last > since:
+                seen.clear()
+                seen |= at_last
+                return fresh, last
+            seen |= at_last
+
+
+def server_command(settings: Settings, data: Path) -> tuple[list[str], dict[str, str]]:
+    """argv, and what to add to the environment, of an MLflow server for `settings.mlflow.uri` that keeps all under `data`.
+
+    One worker on SQLite; the database is made here, in WAL mode (kept by the file), so that readers and the one writer
+    do not wait for each other. Without telemetry, job runner, AI gateway and catalogue downloads: nothing leaves the
+    machine. Raises `OSError` when the folder cannot be made.
+    """
+    folder = (data / "mlflow").absolute()
+    (folder / "artifacts").mkdir(parents=True, exist_ok=True)
+    database = folder / "mlflow.db"
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    place = urlsplit(settings.mlflow.uri)
+    argv = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+    argv += ["--host", place.hostname or "127.0.0.1", "--port", str(place.port or 80)]
+    argv += ["--backend-store-uri", f"sqlite:///{database}"]
+    argv += ["--artifacts-destination", (folder / "artifacts").as_uri()]
+    # Not a line for every request.
+    argv += ["--uvicorn-opts", "--log-level warning"]
+    environment = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_ENABLE_AI_GATEWAY": "false",
+        "MLFLOW_MODEL_CATALOG_URI": "",
+    }
+    return argv, environment
+
+
+def _log_values(
+    client: "MlflowClient", run_id: str, params: Mapping[str, Any], metrics: Mapping[str, float | None], at: int
+) -> None:
+    from mlflow.entities import Metric, Param
+
+    settled = [Param(_key(key), _cut(value, PARAM_LENGTH)) for key, value in params.items()]
+    numbers = [
+        Metric(_key(key), float(value), at, 0)
+        for key, value in metrics.items()
+        if value is not None and math.isfinite(value)
+    ]
+    for start in range(0, len(settled), PARAMS_A_BATCH):
+        client.log_batch(run_id, params=settled[start : start + PARAMS_A_BATCH])
+    for start in range(0, len(numbers), METRICS_A_BATCH):
+        client.log_batch(run_id, metrics=numbers[start : start + METRICS_A_BATCH])
+
+
+def _log_artifacts(client: "MlflowClient", run_id: str, artifacts: Mapping[str, bytes | str | dict[str, Any]]) -> None:
+    if not artifacts:
+        return
+    with tempfile.TemporaryDirectory(prefix="watchkeeper-") as folder:
+        for name, content in artifacts.items():
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts:
+                raise ValueError(f"an artifact's name is a relative path, not {name!r}")
+            file = Path(folder, path)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(_bytes(content))
+        client.log_artifacts(run_id, folder)
+
+
+def _bytes(content: bytes | str | dict[str, Any]) -> bytes:
+    if isinstance(content, bytes):
+        return content
+    text = content if isinstance(content, str) else json.dumps(content, indent=1, ensure_ascii=False, default=str)
+    return text.encode("utf-8", "replace")
+
+
+def _key(name: str) -> str:
+    return _UNSPEAKABLE.sub("_", name)[:KEY_LENGTH]
+
+
+def _cut(value: Any, length: int) -> str:
+    return str(value)[:length]
+
+
+def _ms(at: datetime) -> int:
+    return int(at.timestamp() * 1000)

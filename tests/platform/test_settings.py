@@ -1,0 +1,104 @@
+"""Settings: file and environment make one frozen object; what is wrong is one line that names file, line and key."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from watchkeeper.settings import Settings, SettingsError, load, seconds
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "watchkeeper.toml"
+    file.write_text(text)
+    return file
+
+
+def test_without_a_file_the_embedded_model_is_what_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load()
+    assert settings.starts_model
+    assert settings.all_upstreams[0].base_url == "http://127.0.0.1:8091/v1"
+    assert settings.lake_uri == str(Path(".watchkeeper/lake"))
+
+
+def test_a_file_in_the_working_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "[gateway]\nport = 9001\n")
+    monkeypatch.chdir(tmp_path)
+    assert load().gateway.port == 9001
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path, "[gateway]\nport = 9001\nworkers = 2\n")
+    monkeypatch.setenv("WATCHKEEPER_GATEWAY__PORT", "9002")
+    gateway = load(file).gateway
+    assert (gateway.port, gateway.workers) == (9002, 2)
+
+
+def test_data_given_on_the_command_line_wins(tmp_path: Path) -> None:
+    file = write(tmp_path, 'data = "elsewhere"\n')
+    assert load(file, data=tmp_path / "here").data == tmp_path / "here"
+
+
+def test_one_setting_replaces_the_embedded_model(tmp_path: Path) -> None:
+    file = write(tmp_path, '[[upstreams]]\nname = "mine"\nbase_url = "http://10.0.0.1:8000/v1/"\nmodel = "m"\n')
+    settings = load(file)
+    assert not settings.starts_model
+    assert settings.all_upstreams[0].base_url == "http://10.0.0.1:8000/v1"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key"),
+    [
+        ("[gateway]\nprot = 1\n", 2, "gateway.prot"),
+        ("[gateway]\nport = 99999\n", 2, "gateway.port"),
+        ("\n[gateway]\nworkers = 'two'\n", 3, "gateway.workers"),
+        ("colour = 'red'\n", 1, "colour"),
+        ("[gatewya]\nport = 1\n", 1, "gatewya"),
+        ('[[upstreams]]\nname="a"\nbase_url="http://a"\nmodel="m"\n\n[[upstreams]]\nname="b"\nbase_url="b"\nmodel="m"\n', 8,
+         "upstreams.1.base_url"),
+        ('[[upstreams]]\nname="a"\nbase_url="http://a"\n', 1, "upstreams.0.model"),
+        ("[encoder]\nport = 0\n", 2, "encoder.port"),
+        ('[[upstreams]]\nname="a"\nbase_url="http://a"\nmodel="m"\ntimeout="soon"\n', 5, "upstreams.0.timeout"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_one_line_with_file_line_and_key(tmp_path: Path, text: str, line: int, key: str) -> None:
+    file = write(tmp_path, text)
+    with pytest.raises(SettingsError) as error:
+        load(file)
+    assert str(error.value).startswith(f"{file}:{line}: {key}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_toml_that_cannot_be_parsed_names_the_file(tmp_path: Path) -> None:
+    file = write(tmp_path, "port = \n")
+    with pytest.raises(SettingsError, match=r"watchkeeper\.toml: not valid TOML.*line 1"):
+        load(file)
+
+
+def test_a_missing_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="there is no such file"):
+        load(tmp_path / "no.toml")
+
+
+@pytest.mark.parametrize("name", ["WATCHKEEPER_GATEWAY__PORT", "WATCHKEEPER_GATEWAY__PROT", "WATCHKEEPER_GATEWYA__PORT"])
+def test_a_wrong_variable_is_named(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(name, "abc")
+    with pytest.raises(SettingsError, match=name):
+        load()
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        Settings().gateway = Settings().gateway  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("5m", 300), ("1h", 3600), ("7d", 604800)])
+def test_durations(text: str, expected: int) -> None:
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "5", "m", "-1h", "1.5h", "0s", "1w"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="a duration looks like"):
+        seconds(text)
