@@ -36,7 +36,7 @@ test: check browser
 	$(BIN)/pytest -m 'models or servers'
 
 bench: install
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
+	$(BIN)/python tests/benchmarks/table.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,7 +1,7 @@
 """How the pages travel: security headers, caching, compression, and who is let in. Nothing here knows what a page shows.
 
-The content security policy allows scripts of our own and the hashes of Dash's inline ones, styles inline (Mantine, Plotly and
-AG Grid make them), images as data, and no other host for anything: an air-gapped browser misses nothing.
+The content security policy allows scripts of our own and the hashes of Dash's inline ones, styles inline (Mantine, Plotly
+and AG Grid make them), images as data, and no other host for anything: an air-gapped browser misses nothing.
 """
 
 from collections.abc import Sequence
@@ -58,6 +58,14 @@ def deliver(server: Flask, host: str, script_hashes: Sequence[str]) -> None:
 
     Compress(server)
 
+    @server.after_request  # registered last, so it runs first
+    def take_in(response: Response) -> Response:
+        """A file is read whole before it is compressed: a stream would be compressed without closing the file."""
+        if response.is_streamed and request.path.startswith("/assets/"):
+            response.direct_passthrough = False
+            response.make_sequence()
+        return response
+
 
 def refused(bound_to: str, host: str, origin: str | None) -> bool:
     """Whether a request must not be answered.
@@ -72,7 +80,7 @@ def refused(bound_to: str, host: str, origin: str | None) -> bool:
 
 
 def _caching(response: Response) -> str:
-    """Files under a name that changes with their content are kept for ever, other files are asked for again; data never stays."""
+    """Files whose address changes with their content stay for ever, other files are asked for again, data never stays."""
     if request.method != "GET" or response.status_code not in (200, 304):
         return "no-store"
     if request.path.startswith("/_dash-component-suites/"):

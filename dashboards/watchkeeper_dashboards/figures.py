@@ -1,8 +1,8 @@
 """The charts of the overview: series in, a Plotly figure as a plain dict out.
 
-Colours are tokens (`$blue`, `$blue/20` for 20% opacity) that the browser paints in its scheme. Times are the starts of buckets
-of `width_s` seconds, evenly spaced; NaN is a bucket without data. A chart of one to three buckets draws bars and marks,
-because a line needs more. Knows nothing of the lake.
+Colours are tokens (`$blue`, `$blue/20` for 20% opacity) that the browser paints in its scheme. Times are the starts of
+buckets of `width_s` seconds, evenly spaced; NaN is a bucket without data. A chart of one to three buckets draws bars and
+marks, because a line needs more. Knows nothing of the lake.
 """
 
 import math
@@ -19,6 +19,7 @@ from watchkeeper_dashboards.theme import FONT, PATTERNS
 Figure = dict[str, Any]
 Times = NDArray[np.datetime64]
 Series = NDArray[np.float64]
+Counts = NDArray[np.int64] | NDArray[np.float64]
 
 FEW: Final = 3
 """Up to so many buckets with data are drawn as bars."""
@@ -38,6 +39,9 @@ STAGE_LABELS: Final[dict[StageName, str]] = {
 SHOWN_ACTIONS: Final[tuple[Action, ...]] = ("flag", "redact", "block", "unknown")
 """From the axis upwards; `pass` is what is left of the whole."""
 
+MOST_BARS: Final = 24
+"""Bars that a chart of a third of the page can show."""
+
 _LEAST_SPAN: Final = 8
 """A time axis is at least so many buckets wide: two bars do not fill a chart."""
 
@@ -45,7 +49,7 @@ _LEAST_SPAN: Final = 8
 def latency(
     times: Times, width_s: int, p50: Series, p95: Series, p99: Series, slowest: Sequence[tuple[str, float, str]]
 ) -> Figure:
-    """End-to-end milliseconds over time: the band from p50 to p95, p99 dotted. `slowest`: (time, ms, request id) diamonds."""
+    """End-to-end ms over time: the band from p50 to p95, p99 dotted. `slowest`: diamonds at (time, ms, request id)."""
     known = int(np.isfinite(p50).sum())
     traces = _latency_bars(times, width_s, p50, p95, p99) if known <= FEW else _latency_band(times, width_s, p50, p95, p99)
     if slowest:
@@ -62,10 +66,10 @@ def latency(
                 "hovertemplate": "%{text}: open this trace<extra></extra>",
             }
         )
-    figure = _figure(traces, 300)
+    figure = _figure(traces, 290)
     lowest, highest = _extent([p50, p99, np.array([ms for _, ms, _ in slowest])])
     figure["layout"]["yaxis"] |= _log_milliseconds(lowest / 1.6, highest * 1.5)
-    figure["layout"]["xaxis"] |= _time_range(times, width_s)
+    figure["layout"]["xaxis"] |= _time_range(times, width_s, ticks=8)
     figure["layout"]["hovermode"] = "x" if known > FEW else "closest"
     return figure
 
@@ -101,30 +105,30 @@ def _latency_bars(times: Times, width_s: int, p50: Series, p95: Series, p99: Ser
             "marker": {"color": "$blue/22", "line": {"color": "$blue", "width": 1.2}, "cornerradius": 3},
             "hoverinfo": "skip",
         },
-        _tick("p50", middle, p50, "$blue", 3),
-        _tick("p95", middle, p95, "$blue", 1.5),
-        _tick("p99", middle, p99, "$dim", 1.5),
+        _tick("p50", middle, p50, "$blue", 3, "bottom center"),
+        _tick("p95", middle, p95, "$blue", 1.5, "top center"),
+        _tick("p99", middle, p99, "$dim", 1.5, None),
     ]
 
 
-def _tick(name: str, middle: dict[str, Any], values: Series, colour: str, width: float) -> dict[str, Any]:
-    """One level of a bucket as a short horizontal line with its value beside it."""
+def _tick(
+    name: str, middle: dict[str, Any], values: Series, colour: str, width: float, words: str | None
+) -> dict[str, Any]:
+    """One level of a bucket as a short horizontal line; `words`: where its value is written beside it."""
+    written = [f"{name} {units.milliseconds(value)}" if math.isfinite(value) else "" for value in values]
     return {
         "type": "scatter",
-        "mode": "markers+text",
+        "mode": "markers" if words is None else "markers+text",
         "name": name,
-        "showlegend": False,
         **middle,
         **_points(values),
         "marker": {"symbol": "line-ew", "size": 26, "color": colour, "line": {"color": colour, "width": width}},
-        "text": [f"   {name} {units.milliseconds(value)}" if math.isfinite(value) else "" for value in values],
-        "textposition": "middle right",
-        "cliponaxis": False,
+        **({} if words is None else {"text": written, "textposition": words, "cliponaxis": False}),
     }
 
 
 def stages(p50: Mapping[StageName, float], p95: Mapping[StageName, float]) -> Figure:
-    """Where time goes: a dumbbell from p50 to p95 for every stage of the loop, in its order, on a log scale of milliseconds.
+    """Where time goes: a dumbbell from p50 to p95 for every stage of the loop, in its order, on a log scale.
 
     A stage without data keeps its place. Dumbbells, not bars: the length of a bar means nothing on a log scale.
     """
@@ -142,27 +146,32 @@ def stages(p50: Mapping[StageName, float], p95: Mapping[StageName, float]) -> Fi
     hover = [
         f"{labels[index]}: p50 {units.milliseconds(low[index])}, p95 {units.milliseconds(high[index])}" for index in known
     ]
-    dots = {"type": "scatter", "y": [labels[index] for index in known], "hovertext": hover, "hoverinfo": "text"}
+    dots = {
+        "type": "scatter",
+        "mode": "markers",
+        "y": [labels[index] for index in known],
+        "hovertext": hover,
+        "hoverinfo": "text",
+    }
     figure = _figure(
         [
-            {
-                "type": "scatter", "mode": "lines", "x": line_x, "y": line_y, "showlegend": False, "hoverinfo": "skip",
-                "line": {"color": "$blue/45", "width": 4},
-            },
-            dots | {
-                "mode": "markers", "name": "p50", "x": [round(float(low[index]), 3) for index in known],
-                "marker": {"size": 10, "color": "$blue"},
-            },
-            dots | {
-                "mode": "markers+text", "name": "p95", "x": [round(float(high[index]), 3) for index in known],
-                "text": [f"  {units.milliseconds(high[index])}" for index in known], "textposition": "middle right",
-                "marker": {"size": 10, "color": "$card", "line": {"color": "$blue", "width": 2}}, "cliponaxis": False,
-            },
+            {"type": "scatter", "mode": "lines", "x": line_x, "y": line_y, "hoverinfo": "skip",
+             "line": {"color": "$blue/45", "width": 4}},
+            dots | {"name": "p50", "x": [round(float(low[index]), 3) for index in known],
+                    "marker": {"size": 10, "color": "$blue"}},
+            dots | {"name": "p95", "x": [round(float(high[index]), 3) for index in known],
+                    "marker": {"size": 10, "color": "$card", "line": {"color": "$blue", "width": 2}}},
         ],
-        300,
+        290,
     )  # fmt: skip
+    figure["layout"]["annotations"] = [
+        {"text": units.milliseconds(high[index]), "x": 1, "xref": "paper", "xanchor": "left", "xshift": 6,
+         "y": labels[index], "showarrow": False, "font": {"color": "$text"}}
+        for index in known
+    ]  # fmt: skip
+    figure["layout"]["margin"]["r"] = 62
     lowest, highest = _extent([low, high])
-    figure["layout"]["xaxis"] |= _log_milliseconds(lowest / 1.8, highest * 12, most=4)
+    figure["layout"]["xaxis"] |= _log_milliseconds(lowest / 1.8, highest * 1.8, most=4)
     figure["layout"]["yaxis"] |= {
         "type": "category",
         "categoryorder": "array",
@@ -175,12 +184,12 @@ def stages(p50: Mapping[StageName, float], p95: Mapping[StageName, float]) -> Fi
     return figure
 
 
-def interventions(times: Times, width_s: int, n: NDArray[np.int64], actions: Mapping[str, NDArray[np.int64]]) -> Figure:
+def interventions(times: Times, width_s: int, n: Series, actions: Mapping[str, Series]) -> Figure:
     """The share of requests that were not passed, stacked by their strongest action; each action has its pattern."""
     total = np.maximum(n, 1)
     traces = []
     for action in SHOWN_ACTIONS:
-        counted = actions.get(action, np.zeros(len(n), dtype=np.int64))
+        counted = actions.get(action, np.zeros(len(n)))
         traces.append(
             {
                 "type": "bar",
@@ -193,7 +202,7 @@ def interventions(times: Times, width_s: int, n: NDArray[np.int64], actions: Map
                 "hovertemplate": f"{action}: %{{customdata[0]}} of %{{customdata[1]}} (%{{y:.1%}})<extra></extra>",
             }
         )
-    figure = _figure(traces, 250)
+    figure = _figure(traces, 240)
     highest = max((sum(trace["y"][index] for trace in traces) for index in range(len(times))), default=0.0)
     figure["layout"] |= {"barmode": "stack", "hovermode": "x"}
     figure["layout"]["yaxis"] |= {"tickformat": ".0%" if highest > 0.04 else ".1%", "range": [0, max(highest * 1.12, 0.01)]}
@@ -219,11 +228,10 @@ def categories(counts: Mapping[str, int], most: int = 8) -> Figure:
                 "cliponaxis": False,
                 "marker": {"color": "$purple", "cornerradius": 2},
                 "hovertemplate": "%{y}: %{x}<extra></extra>",
-                "showlegend": False,
                 "width": 0.62,
             }
         ],
-        250,
+        262,
     )
     rows = max(len(names), 5)
     figure["layout"]["yaxis"] |= {
@@ -233,8 +241,7 @@ def categories(counts: Mapping[str, int], most: int = 8) -> Figure:
         "showgrid": False,
         "tickfont": {"color": "$text"},
     }
-    figure["layout"]["xaxis"] |= {"range": [0, max(values, default=1) * 1.18], "nticks": 4, "tickformat": "~s"}
-    figure["layout"]["margin"]["t"] = 8
+    figure["layout"]["xaxis"] |= {"range": [0, max(values, default=1) * 1.18], "showticklabels": False}
     figure["layout"]["hovermode"] = "closest"
     return figure
 
@@ -251,7 +258,7 @@ def tokens(times: Times, width_s: int, input_tokens: Series, output_tokens: Seri
                "marker": {"color": "$blue", "pattern": _pattern("/")},
                "hovertemplate": "%{y:,.0f} tokens out<extra></extra>"},
     ]  # fmt: skip
-    figure = _figure(traces, 250)
+    figure = _figure(traces, 240)
     figure["layout"] |= {"barmode": "stack", "hovermode": "x"}
     figure["layout"]["yaxis"] |= {"tickformat": "~s", "rangemode": "tozero", "nticks": 5}
     figure["layout"]["xaxis"] |= _time_range(times, width_s)
@@ -268,17 +275,22 @@ def tokens(times: Times, width_s: int, input_tokens: Series, output_tokens: Seri
     return figure
 
 
+def buckets_a_bar(buckets: int) -> int:
+    """How many buckets one bar takes in, so that `buckets` of them make no more than `MOST_BARS` bars."""
+    return next(n for n in (1, 2, 3, 6, 12, 24, 48, 96, 10_000) if buckets <= n * MOST_BARS)
+
+
 def _figure(traces: list[dict[str, Any]], height: int) -> Figure:
-    """The frame that all charts share: transparent, our type, a legend above, no zooming (it takes the scroll of a touch)."""
+    """What all charts share: transparent, our type, a legend above, no zooming (it would take the scroll of a touch)."""
     layout = {
         "height": height,
-        "margin": {"l": 8, "r": 8, "t": 34, "b": 8},
+        "margin": {"l": 8, "r": 8, "t": 10, "b": 8},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": FONT, "size": 12, "color": "$dim"},
-        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "itemclick": False,
-                   "itemdoubleclick": False, "bgcolor": "rgba(0,0,0,0)"},
-        "hoverlabel": {"bgcolor": "$card", "bordercolor": "$border", "font": {"family": FONT, "size": 12, "color": "$text"}},
+        "showlegend": False,
+        "hoverlabel": {"bgcolor": "$card", "bordercolor": "$border",
+                       "font": {"family": FONT, "size": 12, "color": "$text"}},
         "dragmode": False,
         "xaxis": _axis(),
         "yaxis": _axis(),
@@ -307,14 +319,16 @@ def _even(times: Times, width_s: int, *, middle: bool) -> dict[str, Any]:
     return {"x0": str(first), "dx": width_s * 1000, "xperiodalignment": "middle"}
 
 
-def _time_range(times: Times, width_s: int) -> dict[str, Any]:
+def _time_range(times: Times, width_s: int, ticks: int = 5) -> dict[str, Any]:
     """A time axis around the buckets, at least `_LEAST_SPAN` of them wide."""
     if not len(times):
         return {"type": "date"}
     spare = max(_LEAST_SPAN - len(times), 0) * width_s // 2
     first = times[0].astype("datetime64[s]") - np.timedelta64(spare, "s")
     last = times[-1].astype("datetime64[s]") + np.timedelta64(width_s + spare, "s")
-    return {"type": "date", "range": [str(first), str(last)], "nticks": 8}
+    day = (last - first) <= np.timedelta64(3, "D")
+    words = "%H:%M\n%-d %b" if day else "%-d %b"
+    return {"type": "date", "range": [str(first), str(last)], "nticks": ticks, "tickangle": 0, "tickformat": words}
 
 
 def _points(values: Series) -> dict[str, Any]:
@@ -348,7 +362,7 @@ def _log_milliseconds(lowest: float, highest: float, most: int = 6) -> dict[str,
         "type": "log",
         "range": [round(math.log10(lowest), 3), round(math.log10(highest), 3)],
         "tickvals": ticks,
-        "ticktext": [units.milliseconds(tick) for tick in ticks],
+        "ticktext": [units.round_milliseconds(tick) for tick in ticks],
     }
 
 

@@ -50,7 +50,7 @@ class MlflowLinks:
             now = self._monotonic()
             if known is None and now - self._asked.get(name, -ASK_AGAIN_S) >= ASK_AGAIN_S:
                 self._asked[name] = now
-                threading.Thread(target=self._ask, args=(name,), daemon=True).start()
+                threading.Thread(target=self._ask, args=(name,), name=f"mlflow-links-{name}", daemon=True).start()
         return known
 
     def _ask(self, name: str) -> None:

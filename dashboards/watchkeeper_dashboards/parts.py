@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 from urllib.parse import quote
 
 from dash import dcc, html
+from dash.dependencies import Wildcard
 from dash.development.base_component import Component
 
 from watchkeeper_dashboards.sparkline import shape
@@ -54,7 +55,9 @@ def tile(
             html.Div(value, className="wk-tile-value"),
             html.Div(change, className="wk-tile-change", **attributes(data_tone=tone)),
             html.Div(
-                className="wk-spark", style={"--spark": f"var(--wk-{token})", "--shape": mask}, **attributes(aria_hidden="true")
+                className="wk-spark",
+                style={"--spark": f"var(--wk-{token})", "--shape": mask},
+                **attributes(aria_hidden="true"),
             ),
         ],
         className="wk-card wk-tile",
@@ -67,13 +70,36 @@ def badge(text: str, tone: str | None = None) -> Component:
     return html.Span(text, className="wk-badge", **attributes(data_tone=tone or text))
 
 
+def legend(*keys: tuple[str, str, str]) -> Component:
+    """The key of a chart: (words, shape, colour token). Shapes: line, dotted, band, dot, ring, diamond, square (hatched
+    like an action where its name follows). Plotly's own key would take the chart's room and cannot wrap."""
+    marks = [
+        html.Span(
+            [html.Span(className="wk-key", style={"--tone": f"var(--wk-{token})"}, **attributes(data_shape=shape)), words],
+            className="wk-legend-item",
+        )
+        for words, shape, token in keys
+    ]
+    return html.Div(marks, className="wk-legend", **attributes(aria_hidden="true"))
+
+
+def graph(name: str | Wildcard) -> dict[str, Any]:
+    """The id of a figure's graph."""
+    return {"part": "graph", "figure": name}
+
+
+def store(name: str | Wildcard) -> dict[str, Any]:
+    """The id of the store that the server fills for a figure."""
+    return {"part": "store", "figure": name}
+
+
 def figure(name: str, height: int, label: str, clickable: bool = False) -> Component:
     """A chart: the server fills the store (tokens for colours), the browser paints it into the graph in its scheme."""
     return html.Div(
         [
-            dcc.Store(id={"store": name}),
+            dcc.Store(id=store(name)),
             dcc.Graph(
-                id={"graph": name},
+                id=graph(name),
                 figure={"data": [], "layout": {"height": height, "xaxis": {"visible": False}, "yaxis": {"visible": False},
                                                "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"}},
                 config=FIGURE_CONFIG,
@@ -86,7 +112,7 @@ def figure(name: str, height: int, label: str, clickable: bool = False) -> Compo
     )  # fmt: skip
 
 
-def table(columns: Sequence[tuple[str, str]], rows: Sequence[Component], caption: str, class_name: str = "") -> Component:
+def table(columns: Sequence[tuple[Child, str]], rows: Sequence[Component], caption: str, class_name: str = "") -> Component:
     """A plain table. `columns`: heading and class (`wk-num` aligns right, `wk-optional` goes on a small screen)."""
     headings = html.Tr([html.Th(name, className=style, scope="col") for name, style in columns])
     return html.Div(

@@ -14,7 +14,7 @@ from dash.development.base_component import Component
 
 from watchkeeper_dashboards import period, theme, units
 from watchkeeper_dashboards.page import Page, Sources
-from watchkeeper_dashboards.parts import attributes, empty, icon, notice
+from watchkeeper_dashboards.parts import Children, attributes, empty, graph, icon, notice, store
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def layout(pages: Sequence[Page], sources: Sources) -> Component:
         navbar={"width": 208, "breakpoint": "sm", "collapsed": {"mobile": True, "desktop": False}},
         padding=0,
     )
-    return dmc.MantineProvider(
+    whole: Component = dmc.MantineProvider(
         [
             dcc.Location(id="url", refresh="callback-nav"),
             dcc.Store(id="scheme"),
@@ -77,6 +77,7 @@ def layout(pages: Sequence[Page], sources: Sources) -> Component:
         theme=theme.mantine(),
         defaultColorScheme="auto",
     )
+    return whole
 
 
 def _header() -> Component:
@@ -122,9 +123,7 @@ def _navigation(pages: Sequence[Page], sources: Sources) -> Component:
         for page in pages
         if page.icon
     ]
-    mlflow = dmc.NavLink(
-        label="MLflow", href=sources.links.home(), target="_blank", leftSection=icon("external-link"), **attributes(rel="noopener")
-    )
+    mlflow = dmc.NavLink(label="MLflow", href=sources.links.home(), target="_blank", leftSection=icon("external-link"))
     return html.Nav(
         [
             html.Div("Observe", className="wk-nav-title"),
@@ -150,33 +149,49 @@ def register(app: Dash, pages: Sequence[Page], sources: Sources) -> None:
                 return page.layout(sources, value), page.name, None
         return empty("There is no such page", dcc.Link("Go to the overview", href="/")), "Not found", None
 
-    def browser(function: str, *wires: Any, **options: Any) -> None:
-        app.clientside_callback(ClientsideFunction("watchkeeper", function), *wires, **options)
-
-    browser("title", Output("title", "id"), Input("title", "data"))
-    browser("scheme", Output("scheme", "data"), Input("scheme", "id"))
+    browser(app, "title", Input("title", "data"))
+    browser(app, "scheme", Output("scheme", "data"), Input("scheme", "id"))
     browser(
-        "range", Output("url", "search"), Output("range", "value"),
+        app, "range", Output("url", "search"), Output("range", "value"),
         Input("range", "value"), Input("url", "search"), State("range-default", "data"),
     )  # fmt: skip
     browser(
-        "links", Output({"nav": ALL, "path": ALL}, "href"), Input("url", "search"), State({"nav": ALL, "path": ALL}, "id")
-    )
-    browser("navbar", Output("shell", "navbar"), Input("burger", "opened"), State("shell", "navbar"))
-    browser("close", Output("burger", "opened"), Input("url", "pathname"))
-    browser(
-        "paint", Output({"graph": MATCH}, "figure"), Input({"store": MATCH}, "data"), Input("scheme", "data"),
-        prevent_initial_call=True,
+        app, "links", Output({"nav": ALL, "path": ALL}, "href"),
+        Input("url", "search"), Input({"nav": ALL, "path": ALL}, "id"),
     )  # fmt: skip
+    browser(app, "navbar", Output("shell", "navbar"), Input("burger", "opened"), State("shell", "navbar"))
+    browser(app, "close", Output("burger", "opened"), Input("url", "pathname"))
+    browser(app, "paint", Output(graph(MATCH), "figure"), Input(store(MATCH), "data"), Input("scheme", "data"))
 
 
-def clock(page: str) -> Component:
-    """Ticks for the callbacks of a page. A callback names it in `running`, so that no tick overtakes an answer."""
-    return dcc.Interval(id=f"{page}-clock", interval=POLL_MS)
+def browser(app: Dash, function: str, *wires: Any, **options: Any) -> None:
+    """A callback that runs in the browser: `function` of assets/watchkeeper.js."""
+    untyped: Any = app
+    untyped.clientside_callback(ClientsideFunction("watchkeeper", function), *wires, **options)
+
+
+def link(words: Children, address: str, title: str = "", class_name: str = "") -> Component:
+    """A link inside the app, followed without loading the document again. `title` names a link that is only an icon."""
+    named = [words, html.Span(title, className="wk-hidden")] if isinstance(words, Component) else words
+    return dcc.Link(named, href=address, title=title, className=class_name)
+
+
+def live(page: str, *children: Component) -> Component:
+    """A page's own tree, with what its callbacks listen to: `<page>-url` (the address) and `<page>-clock` (ticks).
+
+    Both belong to the page, not to the frame, so that the callbacks of pages that are not shown never run.
+    """
+    return html.Div(
+        [
+            *children,
+            dcc.Location(id=f"{page}-url", refresh="callback-nav"),
+            dcc.Interval(id=f"{page}-clock", interval=POLL_MS),
+        ]
+    )
 
 
 def while_running(page: str) -> list[tuple[Output, bool, bool]]:
-    """The clock stands still until the callback has answered: a tick that overtakes answers would starve the page."""
+    """For `running`: the clock stands still until the callback has answered. Ticks that overtake answers starve a page."""
     return [(Output(f"{page}-clock", "disabled"), True, False)]
 
 
@@ -187,7 +202,9 @@ def report_success(now: datetime, took_s: float) -> None:
 
 
 def report_failure(error: Exception) -> None:
-    """What any callback's exception becomes: a sentence on the page, the stack trace in the log. The page tries again itself."""
+    """What any callback's exception becomes: a sentence on the page, and the stack trace in the log."""
     log.error("a callback of the dashboard failed", exc_info=error)
     words = " ".join(str(error).split()) or type(error).__name__
-    set_props("notice", {"children": notice(f"This could not be read just now: {words[:300]}. Trying again every 10 seconds.")})
+    set_props(
+        "notice", {"children": notice(f"This could not be read just now: {words[:300]}. Trying again every 10 seconds.")}
+    )

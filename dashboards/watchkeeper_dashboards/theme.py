@@ -1,7 +1,7 @@
 """Colours and type: the palette of both schemes, as CSS custom properties and as Mantine's theme.
 
-A figure or a style names a token (`$blue`, `var(--wk-blue)`), never a colour; which scheme is shown is the browser's business.
-The palette is the one source: the contrast and colour-blindness tests read it. Knows nothing of pages or data.
+A figure or a style names a token (`$blue`, `var(--wk-blue)`), never a colour; which scheme is shown is the browser's
+business. The palette is the one source: the contrast and colour-blindness tests read it. Knows nothing of pages or data.
 """
 
 from typing import Any, Final
@@ -19,6 +19,7 @@ LIGHT: Final[Palette] = {
     "dim": "#5b6472",
     "mute": "#8b94a3",
     "hover": "#f2f5f9",
+    "raised": "#ffffff",
     "accent": "#0B6BB0",
     "accent-soft": "#e7f2fb",
     "blue": "#0B6BB0",
@@ -42,6 +43,7 @@ DARK: Final[Palette] = {
     "dim": "#9aa4b2",
     "mute": "#697384",
     "hover": "#1f242c",
+    "raised": "#2a2f38",
     "accent": "#6DB6EC",
     "accent-soft": "#182a3d",
     "blue": "#4DA3E0",

@@ -16,8 +16,13 @@ def milliseconds(ms: float | None) -> str:
     if ms < 1_000:
         return f"{ms:.0f} ms"
     if ms < 60_000:
-        return f"{ms / 1_000:.3g} s"
+        return f"{ms / 1_000:.2f} s" if ms < 10_000 else f"{ms / 1_000:.1f} s"
     return f"{int(ms // 60_000)} min {ms % 60_000 / 1_000:.0f} s"
+
+
+def round_milliseconds(ms: float) -> str:
+    """A round number for an axis: `0.1 ms`, `500 ms`, `2 s`."""
+    return f"{ms:g} ms" if ms < 1_000 else f"{ms / 1_000:g} s"
 
 
 def count(n: float) -> str:
@@ -55,10 +60,10 @@ def dollars(usd: float | None) -> str:
 
 
 def score(value: float | None) -> str:
-    """A score in [0, 1]: two digits, more where it is tiny."""
+    """A score in [0, 1] with two digits; `<0.01` where they would hide it."""
     if value is None or not math.isfinite(value):
         return NONE
-    return f"{value:.2f}" if value >= 0.01 or value == 0 else f"{value:.4f}"
+    return "<0.01" if 0 < value < 0.005 else f"{value:.2f}"
 
 
 def clock(when: datetime) -> str:
@@ -74,6 +79,13 @@ def moment(when: datetime) -> str:
 def day_and_clock(when: datetime) -> str:
     """`10 Jan 16:59:59`."""
     return when.astimezone(UTC).strftime("%d %b %H:%M:%S").lstrip("0")
+
+
+def window(start: datetime, end: datetime) -> str:
+    """`10 Jan 15:57 to 16:55`; the day again where it is another one."""
+    first, last = day_and_clock(start)[:-3], day_and_clock(end)[:-3]
+    same_day = start.astimezone(UTC).date() == end.astimezone(UTC).date()
+    return f"{first} to {last[-5:] if same_day else last}"
 
 
 def duration(seconds: float) -> str:

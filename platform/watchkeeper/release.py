@@ -29,9 +29,9 @@ class Parameters(msgspec.Struct, frozen=True):
 class Grounding(msgspec.Struct, frozen=True):
     """`k` passages at most, each of at least `min_score` in [0, 1]; `turns` of the session are kept."""
 
-    k: int = 3
+    k: int = 2
     min_score: float = 0.3
-    max_characters: int = 2400
+    max_characters: int = 1600
     turns: int = 6
 
 
@@ -57,17 +57,21 @@ DEFAULT_POLICIES: Final[dict[str, Policy]] = {
 
 TEMPLATE: Final = (
     "You are a helpful assistant. Answer in one to three short sentences. "
-    "When sources are given, answer from them; when they do not hold the answer, say that you do not know.{sources}"
+    "When sources are given, answer from them; when they do not hold the answer, say that you do not know."
 )
+GROUNDED: Final = "Sources:\n{sources}\n\nQuestion: {prompt}"
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True, dict=True):
-    """`template`: the system prompt; `{sources}` in it becomes the numbered passages, or nothing.
+    """`template`: the system prompt. `grounded`: what becomes of a prompt for which passages were found: `{sources}` are
+    the numbered passages, `{prompt}` is the prompt. Small models follow sources beside the question, not those in the
+    system prompt, which also stays the same for all requests so that upstreams can cache it.
     `model`: the name of an upstream, or None for whichever the router picks."""
 
     name: str
     version: int
     template: str = TEMPLATE
+    grounded: str = GROUNDED
     model: str | None = None
     parameters: Parameters = Parameters()
     grounding: Grounding = Grounding()

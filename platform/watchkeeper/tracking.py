@@ -31,6 +31,7 @@ TRACE_PREFIX: Final = "tr-"
 PAGE: Final = 500
 """Traces a page: the most its server allows."""
 
+# What every server of its versions 2 and 3 takes; newer ones take longer tags.
 PARAM_LENGTH: Final = 6000
 TAG_LENGTH: Final = 5000
 KEY_LENGTH: Final = 250
@@ -73,10 +74,10 @@ class Tracking:
 
     def experiment_id(self, name: str, create: bool = True) -> str:
         """The id of the experiment. Without `create`, an experiment that is not there is a `LookupError`."""
-        with self._speaking() as client:
-            if name not in self._experiments:
+        if name not in self._experiments:
+            with self._speaking() as client:
                 self._experiments[name] = self._find(client, name, create)
-            return self._experiments[name]
+        return self._experiments[name]
 
     def trace_ids(self, experiment: str) -> Iterator[str]:
         """The request ids (no `tr-`) of all finished traces, oldest first, each once.

@@ -2,7 +2,20 @@
 
 import msgspec
 import pytest
-from watchkeeper.record import ACTIONS, STAGES, Message, Record, Source, Stage, Verdict, decode, encode, strongest, to_builtins
+
+from watchkeeper.record import (
+    ACTIONS,
+    STAGES,
+    Message,
+    Record,
+    Source,
+    Stage,
+    Verdict,
+    decode,
+    encode,
+    strongest,
+    to_builtins,
+)
 
 RECORD = Record(
     request_id="0" * 31 + "1",

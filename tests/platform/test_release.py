@@ -4,6 +4,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
 from watchkeeper.release import BUILTIN, FILE_NAME, Follower, Parameters, Release, champion
 
 

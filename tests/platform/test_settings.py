@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+
 from watchkeeper.settings import Settings, SettingsError, load, seconds
 
 

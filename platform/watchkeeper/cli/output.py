@@ -1,4 +1,4 @@
-"""How commands speak: one JSON document or a table on stdout, everything else on stderr, and settings errors as wrong use."""
+"""How commands speak: a table or one JSON document on stdout, all else on stderr; settings errors are wrong use."""
 
 import json
 import signal
@@ -38,7 +38,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]], title: str | Non
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(*header, title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    grid = Table(
+        *header, title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
     for row in rows:
         grid.add_row(*(Text("" if cell is None else str(cell), overflow="fold") for cell in row))
     Console().print(grid)

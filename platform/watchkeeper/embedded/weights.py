@@ -246,15 +246,13 @@ def _convert(gguf: Path, folder: Path) -> None:
     float16 halves the folder and rounds by 2⁻¹¹ at most, far below what 4-bit quantisation took away before.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.utils import logging
+    import transformers
 
-    logging.disable_progress_bar()
     options = {"gguf_file": gguf.name, "local_files_only": True}
-    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), **options)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(gguf.parent), **options)
     # Without `dequantize` the weights stay packed, and `save_pretrained` refuses them.
-    model = AutoModelForCausalLM.from_pretrained(
-        str(gguf.parent), quantization_config=GgufConfig(dequantize=True), dtype=torch.float16, **options
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        str(gguf.parent), quantization_config=transformers.GgufConfig(dequantize=True), dtype=torch.float16, **options
     )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -264,6 +262,7 @@ def _stamp(package: Package, folder: Path) -> None:
     """Flushes each file to disk and then writes the stamp, so that a stamp never vouches for what a power cut took."""
     sizes = {}
     for file in sorted(folder.iterdir()):
+        file.chmod(0o644)  # safetensors are written for their owner only; a folder of weights may be shared
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
         sizes[file.name] = file.stat().st_size

@@ -1,8 +1,8 @@
 """Small judges on the sentence embedding: one hidden layer each, numpy alone, microseconds a text.
 
 The weights lie in `heads/<name>.npz`, what they were trained on and how well they do in `heads/README.md`. A head reads the
-embedding of all-MiniLM-L6-v2 (mean pooled, unit length, 384 dimensions) and nothing else: of a text longer than the encoder's
-256 tokens it knows the beginning only, and of a long one with one ugly sentence little.
+embedding of all-MiniLM-L6-v2 (mean pooled, unit length, 384 dimensions) and nothing else: of a text over 256 tokens it
+knows the beginning only, and of a long one with one ugly sentence little.
 Knows nothing of guards, of thresholds or of where an embedding comes from.
 """
 
@@ -23,7 +23,7 @@ FOLDER: Final = Path(__file__).with_name("heads")
 
 
 class Card(msgspec.Struct, frozen=True):
-    """What lies beside the weights. `sha256`: of the `.npz`; `encoder_sha256`: of the encoder's weights it was trained on."""
+    """What lies beside the weights. `sha256`: of the `.npz`; `encoder_sha256`: of the encoder it was trained on."""
 
     name: str
     classes: tuple[str, ...]

@@ -6,7 +6,11 @@ Knows nothing of what the stages do, or of where records go after the spool.
 
 import asyncio
 import contextlib
+import multiprocessing
 import random
+import signal
+import socket
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -34,6 +38,8 @@ from watchkeeper.settings import Settings
 from watchkeeper.telemetry.spool import Spool, SpoolFull
 
 ROUTES = "POST /v1/chat/completions, POST /v1/embeddings, GET /v1/models, GET /health/live, GET /health/ready, GET /metrics"
+WATCH_S = 0.5
+"""How often it is looked whether a worker has died."""
 DISCONNECTED = 499
 """The status that records keep for a client that went away (nginx's number; no client ever sees it)."""
 
@@ -187,8 +193,10 @@ class Gateway:
     async def ready(self, request: Request) -> Response:
         """GET /health/ready: requests are taken. What is degraded is named and does not make it unready."""
         encoder = "ok" if await self.parts.encoder.healthy() else "away"
-        release = self.parts.champion().id
-        return completion.plain_json({"status": "ready", "release": release, "encoder": encoder})
+        body = {"status": "ready", "release": self.parts.champion().id, "encoder": encoder, "knowledge": "none"}
+        if self.parts.knowledge:
+            body["knowledge"] = "ready" if self.parts.knowledge.complete else "indexing"
+        return completion.plain_json(body)
 
     async def prometheus(self, request: Request) -> Response:
         """GET /metrics."""
@@ -287,8 +295,32 @@ def application(settings: Settings) -> Starlette:
 
 
 def run(settings: Settings) -> None:
-    """Serves until SIGTERM; answers what is in flight first."""
-    uvicorn.run(
+    """Serves until SIGTERM; answers what is in flight first. Several workers share one socket and are kept running."""
+    if settings.gateway.workers == 1:
+        _serve(settings, None)
+        return
+    listening = socket.create_server((settings.gateway.host, settings.gateway.port), backlog=2048)
+    start = multiprocessing.get_context("spawn")
+    workers = [start.Process(target=_serve, args=(settings, listening)) for _ in range(settings.gateway.workers)]
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    for worker in workers:
+        worker.start()
+    while not stopping.wait(WATCH_S):
+        for at, worker in enumerate(workers):
+            if not worker.is_alive():
+                workers[at] = start.Process(target=_serve, args=(settings, listening))
+                workers[at].start()
+    for worker in workers:
+        worker.terminate()
+    for worker in workers:
+        worker.join()
+
+
+def _serve(settings: Settings, listening: socket.socket | None) -> None:
+    """One worker, on a socket that is listening already or on its own."""
+    config = uvicorn.Config(
         application(settings),
         host=settings.gateway.host,
         port=settings.gateway.port,
@@ -298,3 +330,4 @@ def run(settings: Settings) -> None:
         log_level="warning",
         timeout_graceful_shutdown=30,
     )
+    uvicorn.Server(config).run(sockets=[listening] if listening else None)

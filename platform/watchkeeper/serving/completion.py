@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.responses import Response
 
+from watchkeeper.embedded.openai_api import ErrorBody, ErrorDetail, Model, ModelList
 from watchkeeper.record import strongest
 from watchkeeper.serving.journey import Journey
 from watchkeeper.serving.request import Refused
@@ -22,7 +23,7 @@ def plain_json(body: Any, status: int = 200, headers: dict[str, str] | None = No
 def error(refused: Refused, headers: dict[str, str]) -> Response:
     """An error answer; `retry-after` where it is known when to come back."""
     kind = _TYPES.get(refused.status, "invalid_request_error" if refused.status < 500 else "server_error")
-    body = {"error": {"message": refused.message, "type": kind, "param": refused.param, "code": refused.code}}
+    body = msgspec.to_builtins(ErrorBody(ErrorDetail(refused.message, kind, refused.param, refused.code)))
     extra = {"retry-after": str(refused.retry_after)} if refused.retry_after is not None else {}
     return plain_json(body, refused.status, headers | extra)
 
@@ -80,13 +81,12 @@ def ending(journey: Journey) -> bytes:
 
 
 def broken(refused: Refused) -> bytes:
-    body = {"error": {"message": refused.message, "type": "server_error", "param": None, "code": refused.code}}
+    body = msgspec.to_builtins(ErrorBody(ErrorDetail(refused.message, "server_error", None, refused.code)))
     return _event(body) + b"data: [DONE]\n\n"
 
 
 def models(names: list[str]) -> Response:
-    data = [{"id": name, "object": "model", "created": 0, "owned_by": "watchkeeper"} for name in names]
-    return plain_json({"object": "list", "data": data})
+    return plain_json(msgspec.to_builtins(ModelList(data=tuple(Model(id=name, created=0) for name in names))))
 
 
 def embeddings(vectors: NDArray[np.float32], model: str, packed: bool) -> Response:

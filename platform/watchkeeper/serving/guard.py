@@ -46,12 +46,15 @@ class Unavailable(Exception):
 
 
 class Guard(Protocol):
-    """`targets`: what it is run on. `on_error`: `closed` blocks when the guard fails, `open` lets pass as `unknown`."""
+    """`targets`: what it is run on. `on_error`: when the guard breaks, `closed` blocks and `open` lets pass as
+    `unknown`; while it is merely `Unavailable` (the encoder is away) the verdict is `unknown` for both.
+    `reads_embedding`: it judges by the embedding, and so looks at each window of a long text."""
 
     name: str
     version: str
     targets: tuple[Target, ...]
     on_error: Literal["open", "closed"]
+    reads_embedding: bool
 
     def inspect(self, subject: Subject) -> Sequence[Finding]:
         """All findings, scored ones below any threshold included. Raises `Unavailable`."""
@@ -73,9 +76,11 @@ def judge(guard: Guard, subject: Subject, policy: Policy) -> Judgement:
 
     try:
         findings = guard.inspect(subject)
-    except Exception as error:  # a failing guard never fails the request: it leaves `unknown`, or blocks when closed
-        code = str(error) if isinstance(error, Unavailable) else type(error).__name__
-        return Judgement((verdict("error", "block" if guard.on_error == "closed" else "unknown", None, code),))
+    except Unavailable as away:
+        return Judgement((verdict("error", "unknown", None, str(away)),))
+    except Exception as error:  # a broken guard lets through only what it was told to let through
+        action: Action = "block" if guard.on_error == "closed" else "unknown"
+        return Judgement((verdict("error", action, None, type(error).__name__),))
     spans = tuple(
         (finding.start, finding.end, finding.category)
         for finding in findings

@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 
 from watchkeeper.record import Message, Record, Scalar, Source, Stage, StageName, StageStatus, Verdict
 from watchkeeper.release import Release
-from watchkeeper.serving.request import ChatRequest, Turn
+from watchkeeper.serving.request import ChatRequest, Refused, Turn
 from watchkeeper.serving.upstreams import Delta
 from watchkeeper.settings import Upstream
 
 SNIPPET = 500
 """Characters of a retrieved passage that a record keeps."""
+
+INSTRUCTING = ("system", "developer")
+"""Roles whose messages are put into the one system message that the model gets."""
 
 
 class Redact(Protocol):
@@ -100,13 +103,15 @@ class Journey:
 
     @contextlib.contextmanager
     def step(self, name: StageName) -> Iterator[Span]:
-        """Times a stage; an exception that leaves it marks it `error`."""
+        """Times a stage; an exception that leaves it marks it `error`, but for a refusal: that is its work."""
         entered = self.clock()
         span = self.spans.get(name)
         if span is None:
             span = self.spans[name] = Span(name, (entered - self.started) * 1000)
         try:
             yield span
+        except Refused:
+            raise
         except BaseException:
             span.status = "error"
             raise
@@ -137,10 +142,10 @@ class Journey:
         prompt_text = clean(self.prompt)
         output_text = clean(self.answer)
         found = Counter(counts)
-        messages = self.messages or [Message(turn.role, turn.text) for turn in self.turns]
+        messages = self._logged()
         inputs, outputs = self.usage or (self.prompt_tokens, 0)
         price = self.upstream.price if self.upstream else None
-        record = Record(
+        return Record(
             request_id=self.request_id,
             received_at=self.received_at,
             tenant=self.tenant,
@@ -150,7 +155,7 @@ class Journey:
             tags={clean(key): clean(value) for key, value in self.request.extension.tags.items()},
             release=self.release.id,
             digest=self.release.digest,
-            model=self.answer_model or (self.upstream.model if self.upstream else clean(self.request.model)),
+            model=self.answer_model or (self.upstream.model if self.upstream else ""),
             upstream=self.upstream.name if self.upstream else None,
             replica=self.replica,
             attempts=self.attempts,
@@ -181,7 +186,16 @@ class Journey:
             support=self.support,
             embedding=self.embedding,
         )
-        return record
+
+    def _logged(self) -> list[Message]:
+        """The messages as the model got them, or would have; an image is logged as its hash."""
+        messages = self.messages or [Message(turn.role, turn.text) for turn in self.turns]
+        talk = [turn for turn in self.turns if not self.messages or turn.role not in INSTRUCTING]
+        before = len(messages) - len(talk)
+        return messages[:before] + [
+            Message(message.role, "\n".join([message.content, *(f"[image sha256:{image}]" for image in turn.images)]))
+            for turn, message in zip(talk, messages[before:], strict=True)
+        ]
 
     def _ttft_ms(self) -> float | None:
         """From the request's arrival to the first of the answer that left for the client; streams only."""

@@ -5,7 +5,7 @@
 On a stream, `guard_out` also runs on each window of the answer before it leaves (stream.py).
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final
 
 from watchkeeper.serving.journey import Journey
@@ -46,7 +46,7 @@ class Loop:
         await self._run(AFTER, journey)
         await self._remember(journey)
 
-    async def open(self, journey: Journey) -> AsyncIterator[str]:
+    async def open(self, journey: Journey) -> AsyncGenerator[str, None]:
         """The journey of a streamed request up to the answer's first piece; then the text that may leave, in pieces.
 
         What is refused is refused here, before anything has left. The iterator never raises for an upstream that breaks
@@ -57,7 +57,9 @@ class Loop:
         first = await anext(deltas, None)
         return self._stream(journey, first, deltas)
 
-    async def _stream(self, journey: Journey, first: Delta | None, deltas: AsyncIterator[Delta]) -> AsyncIterator[str]:
+    async def _stream(
+        self, journey: Journey, first: Delta | None, deltas: AsyncGenerator[Delta, None]
+    ) -> AsyncGenerator[str, None]:
         windows = Windows(journey, self.parts)
         journey.delivered = ""
         delta = first
@@ -71,7 +73,7 @@ class Loop:
         except (Refused, UpstreamFailed) as failure:
             journey.error, journey.finish_reason = failure.code, journey.finish_reason or "error"
         finally:
-            await deltas.aclose()  # type: ignore[attr-defined]
+            await deltas.aclose()
         await self._run((check.STAGE,), journey)
         async for text in windows.finish():
             journey.delivered += text
@@ -94,7 +96,7 @@ class Loop:
                     if stage.on_error == "closed":
                         raise Refused(503, f"{stage.name}_failed", f"the stage {stage.name} failed; try again") from error
 
-    async def _generate(self, journey: Journey) -> AsyncIterator[Delta]:
+    async def _generate(self, journey: Journey) -> AsyncGenerator[Delta, None]:
         """The upstream's deltas; only the time spent waiting for them counts as `generate`."""
         deltas = generate.call(journey, self.parts)
         try:

@@ -1,11 +1,10 @@
-"""The numbers in a text, so read that two ways of writing one compare equal: 1,000 and 1000, 25% and 25 percent, five and 5.
+"""The numbers in a text, read so that two ways of writing one compare equal: 1,000 and 1000, 25% and 25 percent.
 
 A number may be read in more than one way (1.000 is one, or a thousand in Berlin): it is a set of readings, and two numbers
 agree when they share one. Identifiers with digits in them (E1042, v2) are words, not numbers. Spelled numbers: English.
 """
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from typing import Final
 
@@ -17,27 +16,37 @@ _DIGITS: Final = re.compile(
     r"(?<![\w.,:/-])(?P<date>\d{1,4}(?P<by>[./-])\d{1,2}(?P=by)\d{1,4})(?![\w])"
     r"|(?<![\w.,:])(?P<time>\d{1,2}[:.]\d{2})\s?(?P<timehalf>[ap]\.?m\b)"
     r"|(?<![\w.,:])(?P<clock>\d{1,2}:\d{2})(?!\d)"
-    r"|(?<![^\W\d_])(?<!\d)(?<!\d[.,])(?P<number>\d{1,3}(?:[ ,.'’_\u00a0\u202f]\d{3})+(?!\d)(?:[.,]\d+)?|\d+(?:[.,]\d+)?)"
+    r"|(?<![A-Za-zÀ-ӿ])(?<!\d)(?<!\d[.,])"
+    r"(?P<number>\d{1,3}(?:[,.'’_\u00a0\u202f]\d{3})+(?!\d)(?:[.,]\d+)?|\d{1,2}(?: \d{3})+(?!\d)|\d+(?:[.,]\d+)?)"
     r"(?:\s?(?P<scale>thousand|million|billion|bn|mn|[kKmM])(?![^\W\d_])|\s?(?P<half>[apAP]\.?[mM])(?![^\W\d_]))?"
 )
 _SCALES: Final = {"k": 1e3, "thousand": 1e3, "m": 1e6, "mn": 1e6, "million": 1e6, "bn": 1e9, "billion": 1e9}
-_UNITS: Final = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen".split()
-_SPELLED: Final = {
-    **{word: value for value, word in enumerate([*_UNITS, "eighteen", "nineteen"])},
-    **{word: 10 * value for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)},
+_TO_NINETEEN: Final = """
+    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
+    nineteen
+"""
+_TENS: Final = "twenty thirty forty fifty sixty seventy eighty ninety"
+SPELLED: Final = {
+    **{word: value for value, word in enumerate(_TO_NINETEEN.split())},
+    **{word: 10 * value for value, word in enumerate(_TENS.split(), start=2)},
     "dozen": 12,
     "hundred": 100,
     "thousand": 1000,
     "million": 1_000_000,
 }
+"""English number words and their values."""
 _SPELLING: Final = re.compile(
-    rf"(?<![\w-])(?:{'|'.join(_SPELLED)})(?:(?:[ -]|\sand\s)(?:{'|'.join(_SPELLED)}))*(?![\w])", re.I
+    rf"(?<![\w-])(?:{'|'.join(SPELLED)})(?:(?:[ -]|\sand\s)(?:{'|'.join(SPELLED)}))*(?![\w])", re.I
 )
 _UNIT: Final = re.compile(r"[\s-]*(%|[€$£¥]|[^\W\d_]+)")
 _CURRENCY: Final = re.compile(r"([€$£¥]|\b(?:usd|eur|gbp|chf))\s?\Z", re.I)
-_BETWEEN: Final = re.compile(r"(\d+(?:\.\d+)?)\s?%?\w?\s*(?:-|–|—|\bto\b|\band\b|\bbis\b|\bà\b)\s*[€$£]?(\d+(?:\.\d+)?)")
-_FROM: Final = re.compile(r"(?:more than|over|above|at least|exceed\w*|from|after|minimum of|>=?|≥)\s+[€$£]?(\d+(?:\.\d+)?)")
-_UNTIL: Final = re.compile(r"(?:less than|under|below|at most|up to|within|until|no more than|maximum of|<=?|≤)\s+[€$£]?(\d+(?:\.\d+)?)")
+_ONE: Final = r"(?<![\w.])[€$£]?(\d{1,12}(?:\.\d{1,6})?)(?![\d.]\d)"
+_BETWEEN: Final = re.compile(rf"{_ONE}\s?[%\w]?\s?(?:-|–|—|\bto\b|\bbis\b|\bà\b)\s?[€$£]?(\d{{1,12}}(?:\.\d{{1,6}})?)")
+_BETWEEN_AND: Final = re.compile(rf"\bbetween {_ONE}\s?[%\w]?\s?and [€$£]?(\d{{1,12}}(?:\.\d{{1,6}})?)")
+_FROM: Final = re.compile(rf"(?:\b(?:more than|over|above|at least|exceed\w*|from|after|minimum of)|>=?|≥)\s?{_ONE}")
+_UNTIL: Final = re.compile(
+    rf"(?:\b(?:less than|under|below|at most|up to|within|until|no more than|maximum of)|<=?|≤)\s?{_ONE}"
+)
 
 Reading = float | str
 
@@ -54,14 +63,14 @@ class Number(msgspec.Struct, frozen=True):
 
 def find(text: str) -> list[Number]:
     """All numbers, digits first, then spelled ones. Signs are not read: -5 is 5."""
-    plain = unicodedata.normalize("NFKC", text)
-    return [*_written_in_digits(plain), *_spelled(plain)]
+    return [*_written_in_digits(text), *_spelled(text)]
 
 
 def ranges(text: str) -> list[tuple[float, float]]:
-    """Spans a text speaks of, ends included: `2 to 5`, `more than 5`, `up to 10`."""
-    plain = text.casefold().replace(",", "")
-    found = [(float(low), float(high)) for low, high in _BETWEEN.findall(plain)]
+    """Spans a text speaks of, ends included: `2 to 5`, `between 2 and 5`, `more than 5`, `up to 10`."""
+    plain = text.lower().replace(",", "")
+    pairs = [*_BETWEEN.findall(plain), *_BETWEEN_AND.findall(plain)]
+    found = [(float(low), float(high)) for low, high in pairs]
     found += [(float(low), float("inf")) for low in _FROM.findall(plain)]
     found += [(0.0, float(high)) for high in _UNTIL.findall(plain)]
     return found
@@ -119,7 +128,17 @@ def _unit(text: str, match: re.Match[str]) -> str:
     before = _CURRENCY.search(text, max(0, match.start() - 5), match.start())
     after = _UNIT.match(text, match.end())
     unit = before[1] if before else after[1] if after else ""
-    names = {"percent": "%", "per": "%", "pct": "%", "usd": "$", "eur": "€", "gbp": "£", "dollars": "$", "euros": "€", "pounds": "£"}
+    names = {
+        "percent": "%",
+        "per": "%",
+        "pct": "%",
+        "usd": "$",
+        "eur": "€",
+        "gbp": "£",
+        "dollars": "$",
+        "euros": "€",
+        "pounds": "£",
+    }
     low = unit.lower()
     return names.get(low, "" if low in words.STOP else words.stem(words.fold(low)))
 
@@ -134,7 +153,7 @@ def _spelled(text: str) -> Iterator[Number]:
 def _value(phrase: str) -> int:
     total = part = 0
     for word in re.findall(r"[a-z]+", phrase.lower()):
-        value = _SPELLED.get(word, 0)
+        value = SPELLED.get(word, 0)
         if value >= 1000:
             total, part = total + max(part, 1) * value, 0
         elif value == 100:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 from watchkeeper.encoder.client import EncoderClient
 from watchkeeper.release import Release
-from watchkeeper.serving.entities import Catalogue
 from watchkeeper.serving.guard import Guard, Judgement
 from watchkeeper.serving.journey import Redact
 from watchkeeper.serving.knowledge import Knowledge
@@ -17,7 +16,7 @@ from watchkeeper.settings import Settings
 
 @dataclass
 class Parts:
-    """`knowledge`, `catalogue`: None where no folder is set. `judged_passages`: what the guards said of passages that
+    """`knowledge`: None where no folder is set. `judged_passages`: what the guards said of passages that
     were seen before, by release digest and text: the knowledge
     base is the same for all requests."""
 
@@ -25,7 +24,6 @@ class Parts:
     champion: Callable[[], Release]
     encoder: EncoderClient
     knowledge: Knowledge | None
-    catalogue: Callable[[], Catalogue] | None
     sessions: Sessions
     guards: tuple[Guard, ...]
     redact: Redact
@@ -33,3 +31,9 @@ class Parts:
     tokens: TokenCounter
     in_flight: int = 0
     judged_passages: dict[tuple[str, str], Judgement] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """Lets go of files and threads."""
+        if self.knowledge:
+            self.knowledge.close()
+        self.sessions.close()

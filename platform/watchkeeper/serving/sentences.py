@@ -7,17 +7,23 @@ follows: that is what lets a stream be cut as the whole text would be. Knows gra
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Final
 
-_NEVER_LAST: Final = frozenset(
-    """mr mrs ms mx dr prof rev hon gen col maj capt lt sgt sen rep gov st vs cf eg e.g ie i.e viz al eq approx incl excl dept tel
-    bzw z.b d.h u.a sog ggf mme mlle sr sra dra n.b""".split()
-)
-_SOMETIMES_LAST: Final = frozenset("etc inc ltd co corp llc jr bros ed eds ph.d b.sc m.sc usw ave blvd rd".split())
-_BEFORE_NUMBERS: Final = frozenset(
-    """no nos nr fig figs sec ch vol pp p art par ref min max est ca resp ver jan feb mar apr jun jul aug sep sept oct nov
-    dec mon tue wed thu fri sat sun""".split()
-)
+_NEVER_LAST_LIST: Final = """
+    mr mrs ms mx dr prof rev hon gen col maj capt lt sgt sen rep gov st vs cf eg e.g ie i.e viz al eq approx
+    incl excl dept tel bzw z.b d.h u.a sog ggf mme mlle sr sra dra n.b
+"""
+_NEVER_LAST: Final = frozenset(_NEVER_LAST_LIST.split())
+_SOMETIMES_LAST_LIST: Final = """
+    etc inc ltd co corp llc jr bros ed eds ph.d b.sc m.sc usw ave blvd rd
+"""
+_SOMETIMES_LAST: Final = frozenset(_SOMETIMES_LAST_LIST.split())
+_BEFORE_NUMBERS_LIST: Final = """
+    no nos nr fig figs sec ch vol pp p art par ref min max est ca resp ver jan feb mar apr jun jul aug sep sept
+    oct nov dec mon tue wed thu fri sat sun
+"""
+_BEFORE_NUMBERS: Final = frozenset(_BEFORE_NUMBERS_LIST.split())
 _DOTTED: Final = re.compile(r"(?:[a-z]\.)+[a-z]")
 _STARTER: Final = re.compile(
     r"(?:The|This|That|These|It|In|On|At|If|He|She|They|We|You|But|And|So|For|When|Then|There|As|To|Its|All|Not|Yes|No)\s"
@@ -40,7 +46,7 @@ _SHORT_LINE: Final = 50
 def split(text: str) -> list[str]:
     """The sentences of a text, each with the white space after it: joined, they are the text again. Time is linear."""
     starts = [0, *_beginnings(text), len(text)]
-    return [text[start:end] for start, end in zip(starts, starts[1:], strict=False) if start < end]
+    return [text[start:end] for start, end in pairwise(starts) if start < end]
 
 
 def settled(text: str) -> int:

@@ -13,7 +13,7 @@ from watchkeeper.serving.journey import Journey
 from watchkeeper.serving.judging import blocking
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.postprocess import postprocess
-from watchkeeper.serving.redact import LONGEST_SECRET, redact
+from watchkeeper.serving.redact import redact, releasable
 from watchkeeper.serving.stages.guard_out import judge_answer, merge_into, withhold
 
 WINDOW_CHARACTERS: Final = 160
@@ -77,8 +77,6 @@ class Windows:
     def _due(self) -> bool:
         answer = self._journey.answer
         fresh = len(answer) - self._judged
-        if len(answer) - LONGEST_SECRET <= self._emitted:
-            return False
         late = self._journey.clock() - self._judged_at >= WINDOW_S and fresh >= LEAST_CHARACTERS
         return late or fresh >= WINDOW_CHARACTERS or (fresh > 0 and SENTENCE_END.search(answer[-3:]) is not None)
 
@@ -95,7 +93,7 @@ class Windows:
             self.blocked = True
             return
         spans = tuple((first + start, last + start, category) for first, last, category in judged.spans)
-        cut = len(journey.answer) - LONGEST_SECRET
+        cut = releasable(journey.answer)
         for first, last, _ in sorted(spans, reverse=True):
             if first < cut < last:
                 cut = first

@@ -6,7 +6,7 @@ Picks by weight, calls plain or streamed, and says whether a failure is worth an
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final
 
 import aiohttp
@@ -74,7 +74,7 @@ class Upstreams:
         failed_at = self._failed_at.get(upstream.name)
         return failed_at is not None and self._clock() - failed_at < COOLDOWN_S
 
-    async def call(self, upstream: Upstream, body: dict[str, Any]) -> AsyncIterator[Delta]:
+    async def call(self, upstream: Upstream, body: dict[str, Any]) -> AsyncGenerator[Delta, None]:
         """The answer in deltas; one, unless `body["stream"]`. Raises `UpstreamFailed`. Closing it ends the call."""
         try:
             async with self._session.post(
@@ -149,7 +149,7 @@ def _completion(upstream: Upstream, body: bytes) -> Delta:
         raise _broken(upstream, "answered with something that is not a chat completion") from None
 
 
-async def _events(upstream: Upstream, content: aiohttp.StreamReader) -> AsyncIterator[Delta]:
+async def _events(upstream: Upstream, content: aiohttp.StreamReader) -> AsyncGenerator[Delta, None]:
     """Server-sent events → deltas. Raises `UpstreamFailed` when the stream ends before it says [DONE]."""
     buffer = b""
     async for block in content.iter_any():

@@ -26,9 +26,27 @@ _GROUPED: Final = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _VOWEL: Final = re.compile("[aeiouy]")
 _DOUBLED: Final = re.compile(r"([bcdfgklmnprstz])\1$")
 
-STOP: Final = frozenset(
-    ["a", "about", "above", "after", "again", "all", "also", "am", "an", "and", "any", "are", "aren't", "as", "at", "be", "because", "been", "before", "being", "below", "between", "both", "but", "by", "can", "can't", "cannot", "could", "couldn't", "did", "didn't", "do", "does", "doesn't", "doing", "don't", "down", "during", "each", "either", "else", "ever", "few", "for", "from", "further", "get", "gets", "got", "had", "hadn't", "has", "hasn't", "have", "haven't", "having", "he", "he'd", "he'll", "he's", "her", "here", "here's", "hers", "herself", "him", "himself", "his", "how", "how's", "i", "i'd", "i'll", "i'm", "i've", "if", "in", "into", "is", "isn't", "it", "it's", "its", "itself", "just", "let", "let's", "like", "may", "me", "might", "more", "most", "must", "my", "myself", "neither", "no", "nor", "not", "now", "of", "off", "often", "on", "once", "one", "only", "onto", "or", "other", "others", "otherwise", "ought", "our", "ours", "ourselves", "out", "over", "own", "per", "please", "rather", "really", "same", "shall", "she", "she'd", "she'll", "she's", "should", "shouldn't", "since", "so", "some", "such", "than", "that", "that'll", "that's", "the", "their", "theirs", "them", "themselves", "then", "there", "there's", "therefore", "these", "they", "they'd", "they'll", "they're", "they've", "this", "those", "though", "through", "thus", "to", "too", "under", "until", "up", "upon", "us", "used", "very", "via", "was", "wasn't", "we", "we'd", "we'll", "we're", "we've", "well", "were", "weren't", "what", "what's", "when", "when's", "where", "where's", "whether", "which", "while", "who", "who's", "whom", "whose", "why", "will", "with", "within", "without", "won't", "would", "wouldn't", "yes", "yet", "you", "you'd", "you'll", "you're", "you've", "your", "yours", "yourself", "yourselves", "der", "das", "dem", "des", "ein", "eine", "einen", "einem", "einer", "und", "oder", "aber", "ist", "sind", "wird", "werden", "haben", "nicht", "auch", "auf", "aus", "bei", "mit", "nach", "von", "vom", "zu", "zum", "zur", "fur", "im", "wie", "was", "wer", "wo", "wann", "warum", "ich", "du", "er", "sie", "es", "wir", "ihr", "mein", "kann", "wenn", "als", "dass", "sich", "le", "la", "les", "un", "une", "des", "du", "de", "et", "ou", "mais", "est", "sont", "etait", "a", "ont", "avec", "dans", "sur", "que", "qui", "quoi", "ce", "cette", "ces", "il", "elle", "nous", "vous", "ils", "elles", "ne", "pas", "au", "aux", "se", "sa", "ses", "quand", "el", "los", "las", "una", "unos", "unas", "y", "o", "pero", "es", "son", "era", "fue", "con", "en", "para", "por", "sobre", "que", "quien", "como", "cuando", "donde", "este", "esta", "estos", "lo", "se", "su", "sus", "no", "del", "al", "mi", "tu", "yo", "ella", "nosotros", "il", "lo", "gli", "uno", "e", "ma", "sono", "era", "con", "per", "da", "di", "che", "chi", "quando", "questo", "questa", "si", "suo", "non", "del", "della", "dei", "nel", "os", "as", "um", "uma", "uns", "umas", "mas", "sao", "foi", "com", "em", "para", "por", "sem", "que", "quem", "como", "quando", "onde", "este", "esta", "nao", "do", "da", "dos", "das", "no", "na", "het", "een", "en", "niet", "ook", "op", "uit", "bij", "met", "naar", "voor", "te", "om", "wat", "wie", "waar", "hoe", "ik", "jij", "hij", "wij"]
-)  # fmt: skip
+_FUNCTION_WORDS: Final = """
+    a about above after again all also am an and any are aren't as at be because been before being below between
+    both but by can can't cannot could couldn't did didn't do does doesn't doing don't down during each either else
+    ever few for from further get gets got had hadn't has hasn't have haven't having he he'd he'll he's her here
+    here's hers herself him himself his how how's i i'd i'll i'm i've if in into is isn't it it's its itself just
+    let let's like may me might more most must my myself neither no nor not now of off often on once one only onto
+    or other others otherwise ought our ours ourselves out over own per please rather really same shall she she'd
+    she'll she's should shouldn't since so some such than that that'll that's the their theirs them themselves then
+    there there's therefore these they they'd they'll they're they've this those though through thus to too under
+    until up upon us used very via was wasn't we we'd we'll we're we've well were weren't what what's when when's
+    where where's whether which while who who's whom whose why will with within without won't would wouldn't yes yet
+    you you'd you'll you're you've your yours yourself yourselves der das dem des ein eine einen einem einer und
+    oder aber ist sind wird werden haben nicht auch auf aus bei mit nach von vom zu zum zur fur im wie wer wo wann
+    warum ich du er sie es wir ihr mein kann wenn als dass sich le la les un une de et ou mais est sont etait ont
+    avec dans sur que qui quoi ce cette ces il elle nous vous ils elles ne pas au aux se sa ses quand el los las una
+    unos unas y o pero fue con en para por sobre quien como cuando donde este esta estos lo su sus del al mi tu yo
+    ella nosotros gli uno e ma sono da di che chi quando questo questa si suo non della dei nel os um uma uns umas
+    mas sao foi com em sem quem onde nao dos na het een niet ook op uit bij met naar voor te om wat waar hoe ik jij
+    hij wij
+"""
+STOP: Final = frozenset(_FUNCTION_WORDS.split())
 """Function words of English, and of six neighbours those that are no English content word (not `die`), folded."""
 
 

@@ -6,6 +6,7 @@ import contextlib
 import sys
 import time
 from datetime import UTC, datetime
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,8 @@ import requests as http
 import tomli_w
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from watchkeeper_evaluations.job import Evaluation, evaluate
+from watchkeeper_evaluations.window import Window
 
 from watchkeeper.cli import output
 from watchkeeper.cli.demo.traffic import Counts, plan, send
@@ -23,8 +26,6 @@ from watchkeeper.cli.up import Supervisor, children, claim, is_free, ports
 from watchkeeper.cli.verify import plain as plain_ledger
 from watchkeeper.settings import Knowledge, Price, Settings
 from watchkeeper.telemetry.ledger import Ledger, verify
-from watchkeeper_evaluations.job import Evaluation, evaluate
-from watchkeeper_evaluations.window import Window
 
 DENIED: Final = {
     "legal advice": ("legal advice", "legal opinion", "sue my landlord"),
@@ -106,7 +107,7 @@ def tell(settings: Settings, supervisor: Supervisor, requests: int) -> dict[str,
         for part, size in enumerate(sizes):
             start = datetime.now(UTC)
             step = progress.add_task(f"traffic, part {part + 1}", total=size)
-            asyncio.run(send(f"{url}/v1", plan(size, part), counts, lambda step=step: progress.advance(step)))
+            asyncio.run(send(f"{url}/v1", plan(size, part), counts, partial(progress.advance, step)))
             windows.append(Window(start, datetime.now(UTC)))
         step = progress.add_task("evaluating", total=3)
         evaluations: list[Evaluation] = []
@@ -169,10 +170,8 @@ def show(summary: dict[str, Any], console: Console) -> None:
     console.print("  ".join(f"{name} [bold]{summary[name]}[/bold]" for name in names), "  blocked", summary["blocked"])
     for evaluation in summary["evaluations"]:
         colour = {"pass": "green", "warn": "yellow", "fail": "red"}.get(evaluation["verdict"], "magenta")
-        console.print(
-            f"{evaluation['job']:<9}[{colour}]{evaluation['verdict']:<8}[/{colour}] n={evaluation['n']}  {evaluation['reason']}",
-            highlight=False,
-        )
+        verdict = f"[{colour}]{evaluation['verdict']:<8}[/{colour}]"
+        console.print(f"{evaluation['job']:<9}{verdict} n={evaluation['n']}  {evaluation['reason']}", highlight=False)
     console.print(f"\nOpen  {summary['dashboard']}  the dashboard\n      {summary['mlflow_ui']}  MLflow", highlight=False)
     console.print(f"Ask   {summary['gateway']}  the gateway (OpenAI's API, model watchkeeper)", highlight=False)
     console.print(f"Check watchkeeper verify --config {summary['config']}", highlight=False, soft_wrap=True)

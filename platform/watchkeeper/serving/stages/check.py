@@ -12,7 +12,7 @@ async def _run(journey: Journey, parts: Parts, span: Span) -> None:
     span.attributes["sentences"] = len(found.sentences)
     if found.overall is not None:
         span.attributes["support"] = round(found.overall, 4)
-        span.attributes["unsupported"] = sum(not sentence.supported for sentence in found.sentences)
+        span.attributes["unsupported"] = sum(sentence.supported is False for sentence in found.sentences)
 
 
 STAGE = Stage("check", _run)

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from watchkeeper.record import Message
-from watchkeeper.serving.journey import Journey, Span
+from watchkeeper.serving.journey import INSTRUCTING, Journey, Span
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.request import Turn
 from watchkeeper.serving.upstreams import Delta, UpstreamFailed
@@ -29,7 +29,7 @@ async def call(journey: Journey, parts: Parts) -> AsyncGenerator[Delta, None]:
             if begun or not error.retryable:
                 raise
         finally:
-            await deltas.aclose()  # type: ignore[attr-defined]
+            await deltas.aclose()
     raise failure
 
 
@@ -50,7 +50,7 @@ def _body(journey: Journey, upstream: Upstream) -> dict[str, Any]:
 
 def _wire(journey: Journey) -> list[dict[str, Any]]:
     """Messages as the upstream gets them: the client's own keep their other fields (tool calls, names) and images."""
-    talk = [turn for turn in journey.turns if turn.role not in ("system", "developer")]
+    talk = [turn for turn in journey.turns if turn.role not in INSTRUCTING]
     before = len(journey.messages) - len(talk)
     return [{"role": message.role, "content": message.content} for message in journey.messages[:before]] + [
         _own(turn, message) for turn, message in zip(talk, journey.messages[before:], strict=True)

@@ -1,5 +1,8 @@
 """ground: the session's turns, passages of the knowledge base, and its entities named in the prompt."""
 
+import msgspec
+
+from watchkeeper.record import Source
 from watchkeeper.serving.journey import Journey, Span
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.sessions import SessionsUnavailable
@@ -30,8 +33,7 @@ async def _run(journey: Journey, parts: Parts, span: Span) -> None:
         query, vector = f"{earlier[-1]} {query}", None
     found = parts.knowledge.search(query, vector, grounding.k, grounding.min_score)
     journey.sources = _fitting(found.sources, grounding.max_characters)
-    if parts.catalogue:
-        journey.entities = parts.catalogue().link(journey.prompt)
+    journey.entities = parts.knowledge.catalogue.link(journey.prompt)
     if found.degraded:
         span.status = "degraded"
     span.attributes |= {
@@ -39,6 +41,17 @@ async def _run(journey: Journey, parts: Parts, span: Span) -> None:
         "search": "keywords" if found.degraded or vector is None else "hybrid",
         "entities": ", ".join(journey.entities),
     }
+
+
+def _fitting(sources: tuple[Source, ...], most: int) -> tuple[Source, ...]:
+    """The first passages that together have at most `most` characters; always the best one, cut where it must be."""
+    fitting: list[Source] = []
+    for source in sources:
+        left = most - sum(len(other.text) for other in fitting)
+        if fitting and len(source.text) > left:
+            break
+        fitting.append(msgspec.structs.replace(source, text=source.text[:left]))
+    return tuple(fitting)
 
 
 async def remember(journey: Journey, parts: Parts) -> None:

@@ -1,6 +1,8 @@
 """guard_in: the guards on what the client wrote and on the passages that were found. Blocks, redacts what the model will
 see, and leaves out a passage that tries to give orders."""
 
+import contextlib
+
 import msgspec
 
 from watchkeeper.encoder.client import EncoderUnavailable
@@ -74,10 +76,8 @@ async def _judge_passage(journey: Journey, parts: Parts, source: Source) -> Judg
     known = parts.judged_passages.get((journey.release.digest, source.text))
     if known is not None:
         return known
-    try:
+    with contextlib.suppress(EncoderUnavailable):  # guards that need the embedding then say `unknown`
         await embed(journey, parts, windows(source.text))
-    except EncoderUnavailable:
-        pass  # guards that need the embedding say `unknown`
     subject = Subject(target="context", text=source.text, scan=scan_copy(source.text))
     judged = judge_text(parts.guards, journey.release.policies, subject, journey.embeddings)
     if all(verdict.action != "unknown" for verdict in judged.verdicts):

@@ -1,7 +1,7 @@
 """route: which upstreams may answer, in the order in which to try them, and the messages that they will get."""
 
 from watchkeeper.record import Message
-from watchkeeper.serving.journey import Journey, Span
+from watchkeeper.serving.journey import INSTRUCTING, Journey, Span
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.stages.stage import Stage
 
@@ -14,15 +14,22 @@ async def _run(journey: Journey, parts: Parts, span: Span) -> None:
 
 
 def _messages(journey: Journey) -> list[Message]:
-    """System prompt with the numbered passages, the session's stored turns, the client's turns (redacted by guard_in)."""
-    sources = "".join(
-        f"\n[{number}] {source.title}: {source.text}" for number, source in enumerate(journey.sources, start=1)
-    )
-    block = f"\n\nSources:{sources}" if sources else ""
-    system = journey.release.template.replace("{sources}", block)
-    own = [turn.text for turn in journey.turns if turn.role in ("system", "developer")]
-    talk = [Message(turn.role, turn.text) for turn in journey.turns if turn.role not in ("system", "developer")]
-    return [Message("system", "\n\n".join([system, *own])), *journey.history, *talk]
+    """System prompt, the session's stored turns, the client's turns (redacted by guard_in), the newest of the user's with
+    the numbered passages."""
+    own = [turn.text for turn in journey.turns if turn.role in INSTRUCTING]
+    talk = [Message(turn.role, turn.text) for turn in journey.turns if turn.role not in INSTRUCTING]
+    asked = max((at for at, message in enumerate(talk) if message.role == "user"), default=None)
+    if journey.sources and asked is not None:
+        talk[asked] = Message("user", _grounded(journey, talk[asked].content))
+    return [Message("system", "\n\n".join([journey.release.template, *own])), *journey.history, *talk]
+
+
+def _grounded(journey: Journey, prompt: str) -> str:
+    numbered = enumerate(journey.sources, start=1)
+    sources = "\n".join(f"[{number}] {source.title}: {source.text}" for number, source in numbered)
+    # Not str.format: braces in a template, a passage or a prompt are text.
+    before, _, after = journey.release.grounded.partition("{prompt}")
+    return before.replace("{sources}", sources) + prompt + after.replace("{sources}", sources)
 
 
 STAGE = Stage("route", _run, on_error="closed")

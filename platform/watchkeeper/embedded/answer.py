@@ -1,0 +1,92 @@
+"""An answer, token by token: what is asked of it, what is told of it, and how it becomes text that is safe to send.
+
+Knows nothing of models or HTTP: a function that turns token ids into text is all it needs.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
+
+import msgspec
+
+BROKEN: Final = "\ufffd"
+"""What tokenizers write for bytes that are no complete character (yet)."""
+LONGEST_CHARACTER: Final = 4
+"""Tokens: one byte each, at worst. What is still broken after so many will not mend."""
+
+Decode = Callable[[Sequence[int]], str]
+
+
+Finish = Literal["stop", "length", "error"]
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """`seed` None: another one each time."""
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int | None = None
+
+
+class Event(msgspec.Struct, frozen=True):
+    """`token`: the next of the answer, None where there is none; `finish`: why it is the last, None while it is not.
+    `generated`: tokens so far, the end-of-answer token among them."""
+
+    token: int | None
+    generated: int
+    finish: Finish | None = None
+
+
+class Answer:
+    """Tokens in, text out. The pieces that `add` and `finish` return, joined, are the whole answer: never half a
+    character, never a stop sequence or the beginning of one that was then completed."""
+
+    def __init__(self, decode: Decode, stops: Sequence[str] = ()) -> None:
+        self._decode = decode
+        self._stops = tuple(stops)
+        self._tokens: list[int] = []
+        # Tokens before `_context` are done with; those up to `_read` are text already, and are decoded again with what
+        # follows, because some tokenizers write a token differently at the beginning of a text.
+        self._context = 0
+        self._read = 0
+        self._held = ""
+        self.stopped = False
+
+    def add(self, token: int) -> str:
+        """The text that this token makes safe to send, often empty. `stopped` says whether a stop sequence ended it."""
+        self._tokens.append(token)
+        fresh = self._fresh()
+        broken = fresh.endswith(BROKEN) and len(self._tokens) - self._read < LONGEST_CHARACTER
+        if not fresh or broken:
+            return ""
+        self._context, self._read = self._read, len(self._tokens)
+        return self._past_stops(fresh)
+
+    def finish(self) -> str:
+        """What was held back and is part of the answer after all; an incomplete character at the end is not."""
+        if self.stopped:
+            return ""
+        rest = self._past_stops(self._fresh().rstrip(BROKEN))
+        rest, self._held = rest + self._held, ""
+        return rest
+
+    def _fresh(self) -> str:
+        """The text of the tokens that are not yet text."""
+        before = self._decode(self._tokens[self._context : self._read])
+        return self._decode(self._tokens[self._context :])[len(before) :]
+
+    def _past_stops(self, fresh: str) -> str:
+        text = self._held + fresh
+        found = [at for at in (text.find(stop) for stop in self._stops) if at >= 0]
+        if found:
+            self.stopped, self._held = True, ""
+            return text[: min(found)]
+        keep = max((_overlap(text, stop) for stop in self._stops), default=0)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of `text` may be the beginning of `stop`."""
+    longest = min(len(text), len(stop) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

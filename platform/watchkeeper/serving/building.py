@@ -1,0 +1,72 @@
+"""Makes the collaborators of a gateway worker from the settings: the one place where they are put together."""
+
+import os
+import random
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+from numpy.typing import NDArray
+
+from watchkeeper.embedded.weights import CHAT, WeightsMissing, chat_model
+from watchkeeper.encoder.client import EncoderClient, embed_blocking
+from watchkeeper.release import Follower
+from watchkeeper.serving.guards import guards
+from watchkeeper.serving.knowledge import Knowledge
+from watchkeeper.serving.parts import Parts
+from watchkeeper.serving.redact import Redactor
+from watchkeeper.serving.sessions import Sessions
+from watchkeeper.serving.tokens import TokenCounter
+from watchkeeper.serving.upstreams import Upstreams
+from watchkeeper.settings import Settings
+from watchkeeper.telemetry.spool import Spool, SpoolBusy
+
+MOST_WORKERS = 1024
+
+
+def build(settings: Settings, session: aiohttp.ClientSession, *, clock: Callable[[], float], rng: random.Random) -> Parts:
+    """Everything that stages work with, but the spool. `clock`: monotonic seconds."""
+    encoder = settings.encoder
+    key = os.environ.get(encoder.api_key_env) if encoder.api_key_env else None
+    settings.data.mkdir(parents=True, exist_ok=True)
+    knowledge = None
+    if settings.knowledge.folders:
+        embed: Callable[[Sequence[str]], NDArray[np.float32]] = partial(
+            embed_blocking, encoder.url, encoder.model, api_key=key
+        )
+        knowledge = Knowledge(settings.knowledge.folders, settings.data / "knowledge", embed, encoder.model)
+        knowledge.look()
+    return Parts(
+        settings=settings,
+        champion=Follower(settings.data, clock),
+        encoder=EncoderClient(encoder.url, encoder.model, session, key),
+        knowledge=knowledge,
+        sessions=Sessions(settings.data / "sessions.sqlite"),
+        guards=guards(settings),
+        redact=Redactor(),
+        upstreams=Upstreams(settings.all_upstreams, session, clock=clock, rng=rng),
+        tokens=TokenCounter.open(_tokenizer(settings)),
+    )
+
+
+def _tokenizer(settings: Settings) -> Path | None:
+    """The folder of the tokenizer that the upstream uses, where that is the embedded model."""
+    if not settings.starts_model:
+        return None
+    try:
+        return chat_model(settings.models) if settings.model.name == CHAT.folder else Path(settings.model.name)
+    except WeightsMissing:
+        return None
+
+
+def open_spool(settings: Settings) -> tuple[Spool, str]:
+    """The spool of the first worker whose name is free, and that name. Raises `SpoolFull`."""
+    for number in range(MOST_WORKERS):
+        worker = f"gateway-{number}"
+        try:
+            return Spool.open(settings.spool_folder, worker, durability=settings.gateway.durability), worker
+        except SpoolBusy:
+            continue
+    raise SpoolBusy(f"{settings.spool_folder}: {MOST_WORKERS} gateway workers are running on this folder")

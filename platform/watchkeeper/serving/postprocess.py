@@ -1,0 +1,136 @@
+"""The last touch on an answer: what a model leaves behind by accident is taken away, and nothing else.
+
+Template marks, blank space, a code fence left open, the same sentences over and over at the end. Code, numbers, quotations
+and wording stay as they are. Knows nothing of what was asked.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from watchkeeper.serving.sentences import code_blocks, split
+
+LOOP: Final = 3
+"""So many times the same, and it is a loop."""
+LOOP_CHARACTERS: Final = 20
+"""Shorter sentences may be repeated on purpose."""
+LOOP_SENTENCES: Final = 4
+"""A loop goes round over this many sentences at the most."""
+
+_OPENING: Final = r"<\|(?:im_start|start_header_id)\|>|<start_of_turn>(?:model\b)?|<\|assistant\|>"
+_CLOSING: Final = (
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "</s>",
+)
+_CLOSING_PATTERN: Final = "|".join(map(re.escape, _CLOSING))
+_BEGIN: Final = re.compile(
+    rf"(?:\s*+(?P<mark>{_OPENING}|<\|end_header_id\|>|\[/INST\]|{_CLOSING_PATTERN})|\s*+assistant[ \t]*(?:\n|(?=<\|))"
+    r"|\s*+[Aa]ssistant[ \t]*:|\s*+ASSISTANT:)+\s*"
+)
+_OTHER_ROLE: Final = re.compile(r"^[ \t]*(?:user|human)[ \t]*:", re.I | re.M)
+_NEXT_TURN: Final = re.compile(rf"(?:{_CLOSING_PATTERN})\s*+(?:{_OPENING}|<\|user\|>)")
+_BLANK_LINES: Final = re.compile(r"\n(?:[ \t]*+\n){3,}")
+_EMPTY_LINES: Final = re.compile(r"(?:[ \t\r]*+\n)+")
+_FENCE: Final = re.compile(r"[ ]{0,3}(`{3,}|~{3,})")
+_QUOTING: Final = ('"', "“", "„", "«", "'", "‘", ">", "|", "`", "~")
+
+
+def postprocess(text: str) -> tuple[str, tuple[str, ...]]:
+    """(text, what was done, in this order: residue, space, loop, blank_lines, fence). Time is linear."""
+    changes: list[str] = []
+    for name, repair in _REPAIRS:
+        repaired = repair(text)
+        if repaired != text:
+            changes.append(name)
+            text = repaired
+    return text, tuple(changes)
+
+
+def _without_residue(text: str) -> str:
+    """Without the chat template's marks at both ends, and without a next turn that the model went on to invent."""
+    code = code_blocks(text)
+    for turn in _NEXT_TURN.finditer(text):
+        if not any(start <= turn.start() < end for start, end in code) and text[turn.start() - 1 : turn.start()] != "`":
+            text = text[: turn.start()]
+            break
+    begin = _BEGIN.match(text)
+    if begin is not None and (begin["mark"] or not _OTHER_ROLE.search(text)):
+        text = text[begin.end() :]
+    end = text.rstrip()
+    while end.endswith(_CLOSING) and not (end.endswith("</s>") and "<s>" in end):
+        end = end[: end.rindex("<")].rstrip()
+        text = end
+    return text
+
+
+def _without_space(text: str) -> str:
+    """Without empty lines before, and blank space after; four spaces at the beginning may be code."""
+    empty = _EMPTY_LINES.match(text)
+    text = text[empty.end() :] if empty else text
+    return (text if text.startswith(("    ", "\t")) else text.lstrip(" ")).rstrip()
+
+
+def _without_loop(text: str) -> str:
+    """Sentences that come again and again at the end, once. Quotations, tables and code may repeat themselves."""
+    pieces = split(text)
+    keys = [piece.strip() for piece in pieces]
+    for cut in (0, 1):  # the last round may have been cut off by the limit of tokens
+        end = len(keys) - cut
+        for length in range(1, LOOP_SENTENCES + 1):
+            kept = _rounds(keys, end, length)
+            if kept and (not cut or keys[kept - length].startswith(keys[-1])):
+                return "".join(pieces[:kept]).rstrip()
+    return text
+
+
+def _rounds(keys: list[str], end: int, length: int) -> int:
+    """How many sentences are left when the rounds of `length` sentences that end at `end` are one; 0 for no loop."""
+    block = keys[max(end - length, 0) : end]
+    if len(block) < length or sum(map(len, block)) < LOOP_CHARACTERS or any(key.startswith(_QUOTING) for key in block):
+        return 0
+    start = end - length
+    while start >= length and keys[start - length : start] == block:
+        start -= length
+    return start + length if end - start >= LOOP * length else 0
+
+
+def _without_blank_lines(text: str) -> str:
+    """Three blank lines or more become one, outside code."""
+    parts: list[str] = []
+    at = 0
+    for start, end in [*code_blocks(text), (len(text), len(text))]:
+        parts += [_BLANK_LINES.sub("\n\n", text[at:start]), text[start:end]]
+        at = end
+    return "".join(parts)
+
+
+def _with_fence_closed(text: str) -> str:
+    """With the fence that ends a block left open; a fence with nothing after it is taken away."""
+    code = code_blocks(text)
+    if not code or code[-1][1] < len(text):
+        return text
+    block = text[code[-1][0] :]
+    lines = block.rstrip().split("\n")
+    opening = _FENCE.match(block)
+    if opening is None or (
+        len(lines) > 1 and re.fullmatch(rf"[ ]{{0,3}}{opening[1][0]}{{{len(opening[1])},}}", lines[-1].rstrip())
+    ):
+        return text
+    if len(lines) == 1:
+        return text[: code[-1][0]].rstrip()
+    return f"{text.rstrip()}\n{opening[1]}"
+
+
+_REPAIRS: Final[tuple[tuple[str, Callable[[str], str]], ...]] = (
+    ("residue", _without_residue),
+    ("space", _without_space),
+    ("loop", _without_loop),
+    ("blank_lines", _without_blank_lines),
+    ("fence", _with_fence_closed),
+)

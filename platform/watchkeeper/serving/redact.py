@@ -1,0 +1,114 @@
+"""The one redactor: takes personal data and secrets out of texts, and says how much of a stream may leave before its end.
+
+What is taken out becomes its category in brackets: `[EMAIL]`. What the guards pii and secrets cannot find, this does not
+take out either. Knows nothing of policies: what a record holds is redacted whatever a release's policy says.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import ahocorasick
+
+from watchkeeper.serving.guards import pii, secrets
+from watchkeeper.serving.guards.patterns import find
+
+Span = tuple[int, int, str]
+
+LONGEST_SECRET: Final = 320
+"""Characters within which every pattern knows what it has before it, or has found the beginning of what it takes out:
+tokens and private keys have no longest, but are found from their first characters on, up to the end of the text."""
+
+LEAST_REPEATED: Final = 6
+"""A value that was found once is taken out wherever it stands again, if it has as many characters."""
+
+_PASSES: Final = 4
+_RUN = (
+    r"[^\s\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]"  # of a word; Chinese, Japanese and Korean have no spaces
+)
+_RUNS = re.compile(f"{_RUN}+")
+_BEGINNING = re.compile(  # of a find that is not complete yet, other than in the last two words
+    rf"(?<!{_RUN})(?:{_RUN}+\s?[\[({{<]\s?at\b|{_RUN}*?(?:\d|@|://|-----B))|[(+]$|\bp\.?\s?o\.?\s?box|\bpost office"
+    r"|\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}\.?\s(?=\d)"
+    r"|\b(?-i:Calle|C/|Avenida|Avda|Av\.|Paseo|Plaza|Rua|Praça|Carrer|Via|Viale|Piazza|Corso|PSC|Private-Lines)",
+    re.IGNORECASE,
+)
+
+
+def redact(text: str, spans: Iterable[Span]) -> tuple[str, dict[str, int]]:
+    """Replaces half-open spans by their categories; overlapping ones become one, of the longest's category. Returns the
+    text and how many of each category were replaced."""
+    pieces: list[str] = []
+    counts: Counter[str] = Counter()
+    done = 0
+    for start, end, category in _merged(spans):
+        pieces += text[done:start], f"[{category}]"
+        counts[category] += 1
+        done = end
+    return "".join(pieces) + text[done:], dict(counts)
+
+
+def _merged(spans: Iterable[Span]) -> list[Span]:
+    merged: list[Span] = []
+    longest = 0
+    for start, end, category in sorted(spans):
+        if end <= start:
+            continue
+        if not merged or start >= merged[-1][1]:
+            merged.append((start, end, category))
+            longest = end - start
+            continue
+        first, last, name = merged[-1]
+        if end - start > longest:
+            longest, name = end - start, category
+        merged[-1] = (first, max(last, end), name)
+    return merged
+
+
+class Redactor:
+    """Text → the text without personal data and secrets, and how many of each category were taken out. Redacting what was
+    redacted changes nothing."""
+
+    def __call__(self, text: str) -> tuple[str, dict[str, int]]:
+        counts: Counter[str] = Counter()
+        for _ in range(_PASSES):  # a second one where what was taken out stood in the way of another find
+            spans = self.spans(text)
+            if not spans:
+                break
+            text, found = redact(text, spans)
+            counts.update(found)
+        return text, dict(counts)
+
+    def spans(self, text: str) -> list[Span]:
+        """What is to be taken out: every find, and every repetition of what was found."""
+        found = [
+            (finding.start, finding.end, finding.category)
+            for finding in find((*secrets.FAMILIES, *pii.FAMILIES), text)
+            if finding.start is not None and finding.end is not None
+        ]
+        return found + _repetitions(text, found)
+
+
+def _repetitions(text: str, found: Sequence[Span]) -> list[Span]:
+    values = {text[start:end]: category for start, end, category in found if end - start >= LEAST_REPEATED}
+    if not values:
+        return []
+    automaton = ahocorasick.Automaton()
+    for value, category in values.items():
+        automaton.add_word(value, (len(value), category))
+    automaton.make_automaton()
+    return [(last + 1 - length, last + 1, category) for last, (length, category) in automaton.iter(text)]
+
+
+def releasable(text: str) -> int:
+    """How many characters of an unfinished text may leave, once what is found in it was redacted: nothing that a pattern
+    would find later begins before. Ordinary prose keeps back two words, a text with digits up to `LONGEST_SECRET`
+    characters. A find that reaches beyond this place has to be kept back as a whole."""
+    start = max(0, len(text) - LONGEST_SECRET)
+    while start > 0 and len(text) - start < 2 * LONGEST_SECRET and re.match(_RUN, text[start - 1]):
+        start -= 1  # to where the word began that the place falls into
+    tail = text[start:]
+    words = [match.start() for match in _RUNS.finditer(tail)][-2:]
+    beginning = _BEGINNING.search(tail)
+    return start + min([len(tail), *words, *([beginning.start()] if beginning else [])])

@@ -1,0 +1,129 @@
+"""The last turns of each session, in one SQLite file that all workers of a gateway share.
+
+Texts come here redacted. What is kept is bounded: the last turns of a session, for some days. A turn that a power cut takes
+is no loss (the record has it); an answer is never kept waiting for a store that is locked or broken.
+"""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from watchkeeper.record import Message
+
+KEPT_TURNS: Final = 50
+KEPT_S: Final = 7 * 24 * 3600
+KEPT_CHARACTERS: Final = 16_000
+"""Of each text; a longer one is cut."""
+_SWEEP_S: Final = 600.0
+_LOCK_WAIT_S: Final = 0.05
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS turns (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, session TEXT NOT NULL, at REAL NOT NULL,
+    asked TEXT NOT NULL, answered TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS turns_of_session ON turns (tenant, session, number);
+CREATE INDEX IF NOT EXISTS turns_by_age ON turns (at);
+"""
+
+
+class SessionsUnavailable(Exception):
+    """The store cannot be read or written now; the message is a short code."""
+
+
+class Sessions:
+    """Safe from several threads and processes. `clock`: seconds since the epoch. The file is opened at the first use."""
+
+    def __init__(self, file: Path, clock: Callable[[], float] = time.time) -> None:
+        self._file = file
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._sweep_at = 0.0
+
+    def turns(self, tenant: str, session: str, limit: int) -> tuple[Message, ...]:
+        """The last `limit` turns, oldest first, each a user's and an assistant's message. Raises `SessionsUnavailable`."""
+        with self._opened() as connection:
+            rows = connection.execute(
+                "SELECT asked, answered FROM turns WHERE tenant = ? AND session = ? AND at > ? ORDER BY number DESC LIMIT ?",
+                (tenant, session, self._clock() - KEPT_S, max(limit, 0)),
+            ).fetchall()
+        return tuple(
+            message
+            for asked, answered in reversed(rows)
+            for message in (Message("user", asked), Message("assistant", answered))
+        )
+
+    def add(self, tenant: str, session: str, user_text: str, answer_text: str) -> None:
+        """Stores one turn, and forgets what is beyond the bounds. Raises `SessionsUnavailable`."""
+        now = self._clock()
+        with self._opened() as connection, connection:
+            connection.execute(
+                "INSERT INTO turns (tenant, session, at, asked, answered) VALUES (?, ?, ?, ?, ?)",
+                (tenant, session, now, _stored(user_text), _stored(answer_text)),
+            )
+            connection.execute(
+                "DELETE FROM turns WHERE tenant = :tenant AND session = :session AND number <= (SELECT number FROM turns"
+                " WHERE tenant = :tenant AND session = :session ORDER BY number DESC LIMIT 1 OFFSET :kept)",
+                {"tenant": tenant, "session": session, "kept": KEPT_TURNS},
+            )
+            if now >= self._sweep_at:
+                connection.execute("DELETE FROM turns WHERE at <= ?", (now - KEPT_S,))
+                self._sweep_at = now + _SWEEP_S
+
+    def erase(self, tenant: str, session: str) -> int:
+        """Forgets a session, and overwrites what was stored of it; how many turns that was. Raises `SessionsUnavailable`."""
+        with self._opened() as connection:
+            with connection:
+                gone = connection.execute("DELETE FROM turns WHERE tenant = ? AND session = ?", (tenant, session)).rowcount
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return gone
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for one caller at a time. What SQLite raises becomes `SessionsUnavailable`."""
+        with self._lock:
+            try:
+                if self._connection is None:
+                    self._connection = self._connect()
+                yield self._connection
+            except sqlite3.OperationalError as error:
+                locked = "locked" in str(error) or "busy" in str(error)
+                raise self._unavailable("sessions_locked" if locked else "sessions_unavailable") from error
+            except (sqlite3.Error, OSError) as error:
+                raise self._unavailable("sessions_corrupt") from error
+
+    def _connect(self) -> sqlite3.Connection:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self._file, timeout=_LOCK_WAIT_S, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA secure_delete = ON")
+            connection.executescript(_SCHEMA)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _unavailable(self, code: str) -> SessionsUnavailable:
+        """Lets the connection go: the next call opens a file that may be sound again."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        return SessionsUnavailable(code)
+
+
+def _stored(text: str) -> str:
+    """As SQLite can keep it: cut, and without lone surrogates."""
+    return text[:KEPT_CHARACTERS].encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,212 @@
+"""The ledger: is every request that was served in the spool, in MLflow and in the lake, once each?
+
+Every side is asked itself: accepts and records in the spool's files (and the ids kept of retired ones), traces by id in
+MLflow, rows in the lake. No side is believed about another. A number that a side cannot give is None, and nothing is `ok`
+then. Counts are of request ids; what others logged to the same MLflow or lake does not count.
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar
+
+import msgspec
+
+from watchkeeper.lake.lake import Lake, LakeUnavailable
+from watchkeeper.settings import Settings
+from watchkeeper.telemetry.deliveries import Deliveries, dead_letters
+from watchkeeper.telemetry.segment import Found, Segment, SegmentUnreadable, segments
+from watchkeeper.telemetry.sinks import LAKE, MLFLOW, lake_positions
+from watchkeeper.tracking import Tracking, TrackingUnavailable
+
+SPOOL: Final = "spool"
+LISTED: Final = 100
+
+T = TypeVar("T")
+
+
+class Ledger(msgspec.Struct, frozen=True, kw_only=True):
+    """`served`: accepted; `spooled`: with a record; `scored`: of those served, with a score. `dead_lettered`: refused by a
+    sink. `pending`: accepted without a record yet (`spool`), or not delivered yet. `missing`: delivered, by the shipper's
+    own account, but not there (100 ids at most). `doubled`: ids that are somewhere twice."""
+
+    served: int
+    spooled: int
+    mlflow: int | None
+    lake: int | None
+    scored: int | None
+    dead_lettered: int
+    sampled_out: int = 0
+    erased: int = 0
+    pending: dict[str, int]
+    missing: dict[str, list[str]]
+    doubled: dict[str, int]
+    unreadable: list[str]
+    errors: list[str]
+
+    @property
+    def ok(self) -> bool:
+        """Nothing is missing anywhere, nothing is doubled, nothing is pending, and everyone could be asked."""
+        whole = self.served == self.spooled == self.mlflow == self.lake
+        gaps = any((*self.pending.values(), *self.missing.values(), *self.doubled.values()))
+        return whole and not gaps and not self.unreadable and not self.errors
+
+
+class _Spooled(msgspec.Struct):
+    """What the spool says, at one moment. `behind`: per sink the ids that it need not have yet."""
+
+    served: set[str]
+    spooled: set[str]
+    doubled: set[str]
+    behind: dict[str, set[str]]
+    unreadable: list[str]
+
+
+def verify(settings: Settings) -> Ledger:
+    """Counts all sides. Takes seconds for 100,000 requests, most of it MLflow's pages."""
+    errors: list[str] = []
+    lake = _lake(settings)
+    # The spool comes first, the cursors with it and the sinks last: what a cursor says is delivered must be found then,
+    # even while everything goes on moving.
+    spool = _spool(settings, lake, errors)
+    dead: dict[str, set[str]] = {MLFLOW: set(), LAKE: set()}
+    for letter in dead_letters(settings.data):
+        dead.setdefault(letter.sink, set()).add(letter.request_id)
+    found = {
+        MLFLOW: _asked(errors, lambda: _traces(settings)),
+        LAKE: _asked(errors, lambda: _rows(lake)),
+    }
+    scored = _asked(errors, lambda: set(_column(lake, "SELECT DISTINCT request_id FROM scores")))
+    counts: dict[str, int | None] = {}
+    missing: dict[str, list[str]] = {}
+    doubled = {SPOOL: len(spool.doubled)}
+    for sink, ids in found.items():
+        if ids is None:
+            counts[sink], missing[sink], doubled[sink] = None, [], 0
+            continue
+        there = spool.spooled.intersection(ids) - dead[sink]
+        gone = spool.spooled - there - dead[sink] - spool.behind[sink]
+        counts[sink] = len(there)
+        missing[sink] = sorted(gone)[:LISTED]
+        doubled[sink] = sum(ids[name] > 1 for name in there)
+    pending = {SPOOL: len(spool.served - spool.spooled)}
+    pending |= {sink: len(ids - set(found[sink] or ()) - dead[sink]) for sink, ids in spool.behind.items()}
+    return Ledger(
+        served=len(spool.served),
+        spooled=len(spool.spooled),
+        mlflow=counts[MLFLOW],
+        lake=counts[LAKE],
+        scored=None if scored is None else len(spool.served & scored),
+        dead_lettered=len(set().union(*dead.values())),
+        pending=pending,
+        missing=missing,
+        doubled=doubled,
+        unreadable=spool.unreadable,
+        errors=list(dict.fromkeys(errors)),
+    )
+
+
+def pending(settings: Settings) -> tuple[dict[str, int], list[str]]:
+    """How many records each sink has yet to get, and the segments that cannot be read. Does not load mlflow.
+
+    Raises `LakeUnavailable`.
+    """
+    deliveries = Deliveries(settings.data, writable=False)
+    lake = _lake(settings)
+    found = segments(settings.spool_folder)
+    waiting = {MLFLOW: 0, LAKE: 0}
+    for segment in found.segments:
+        waiting[MLFLOW] += segment.last - _mlflow_position(segment, deliveries)
+        waiting[LAKE] += segment.last - _lake_position(segment, lake)
+    deliveries.close()
+    return waiting, sorted(found.unreadable)
+
+
+def watermark(settings: Settings) -> int | None:
+    """The time (µs) before which every request that was accepted is in the lake, rows and rollups; None: nothing at all is
+    pending. Requests under way count as pending. Raises `LakeUnavailable`."""
+    lake = _lake(settings)
+    oldest: list[int] = []
+    for segment in segments(settings.spool_folder).segments:
+        try:
+            found = segment.oldest(_lake_position(segment, lake))
+        except (SegmentUnreadable, FileNotFoundError):
+            continue  # delivered and retired meanwhile; or it is for the ledger to complain
+        if found is not None:
+            oldest.append(found)
+    return min(oldest, default=None)
+
+
+def _lake(settings: Settings) -> Lake:
+    return Lake(settings.lake_uri, settings.lake.storage_options)
+
+
+def _mlflow_position(segment: Segment, deliveries: Deliveries) -> int:
+    return max(deliveries.cursor(MLFLOW, segment.uid), segment.first - 1)
+
+
+def _lake_position(segment: Segment, lake: Lake) -> int:
+    return min(lake_positions(lake, segment).values())
+
+
+def _spool(settings: Settings, lake: Lake, errors: list[str]) -> _Spooled:
+    found: Found = segments(settings.spool_folder)
+    deliveries = Deliveries(settings.data, writable=False)
+    spool = _Spooled(set(), set(), set(), {MLFLOW: set(), LAKE: set()}, sorted(found.unreadable))
+    live: set[str] = set()
+    for segment in found.segments:
+        positions = {MLFLOW: _mlflow_position(segment, deliveries)}
+        in_lake = _asked(errors, functools.partial(_lake_position, segment, lake))
+        positions[LAKE] = segment.first - 1 if in_lake is None else in_lake
+        try:
+            accepted, records = segment.ids()
+        except FileNotFoundError:
+            continue  # retired since: its ids come below
+        except SegmentUnreadable:
+            spool.unreadable.append(str(segment.path))
+            continue
+        live.add(segment.uid)
+        _count(spool, accepted, [name for _, name in records])
+        for sink, position in positions.items():
+            spool.behind[sink] |= {name for sequence, name in records if sequence > position}
+    # After the files: a segment that goes meanwhile is kept here before.
+    for uid, accepted, spooled in deliveries.retired():
+        if uid not in live:
+            _count(spool, accepted, spooled)
+    deliveries.close()
+    return spool
+
+
+def _count(spool: _Spooled, accepted: Iterable[str], records: Iterable[str]) -> None:
+    spool.served.update(accepted)
+    for name in records:
+        if name in spool.spooled:
+            spool.doubled.add(name)
+        spool.spooled.add(name)
+
+
+def _traces(settings: Settings) -> dict[str, int]:
+    """Trace ids in MLflow, and how often each came."""
+    counts: dict[str, int] = {}
+    for name in Tracking(settings.mlflow.uri).trace_ids(settings.mlflow.experiment):
+        counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def _rows(lake: Lake) -> dict[str, int]:
+    """Request ids in the lake, and how many rows each has."""
+    sql = "SELECT request_id, count(*) AS n FROM interactions WHERE source = 'gateway' GROUP BY request_id"
+    rows = lake.query(sql)
+    return dict(zip(rows.column("request_id").to_pylist(), rows.column("n").to_pylist(), strict=True))
+
+
+def _column(lake: Lake, sql: str) -> Iterable[str]:
+    names: list[str] = lake.query(sql).column(0).to_pylist()
+    return names
+
+
+def _asked(errors: list[str], question: Callable[[], T]) -> T | None:
+    try:
+        return question()
+    except (TrackingUnavailable, LakeUnavailable) as error:
+        errors.append(str(error))
+        return None

@@ -1,0 +1,353 @@
+"""Segments: the SQLite files of which a spool is made, and who may write them.
+
+    <spool>/<worker>/lock             locked (flock) for as long as the worker lives
+    <spool>/<worker>/<number>.sqlite  WAL; only the newest is written, by the worker alone
+
+An accept that has no record yet is carried into the next segment in the transaction that makes it. So the newest segment
+holds every open accept of its worker, an accept and its record are always found together in one segment, and what a dead
+worker left open is known from one file. An id may therefore stand among the accepts of several segments; its record stands
+in one. Knows nothing of where records go. Standard library and msgspec only: the gateway loads this.
+"""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from watchkeeper.record import Record, encode
+
+Durability = Literal["process", "power"]
+
+LOCK: Final = "lock"
+
+RECORD: Final = "record"
+"""The kind of row whose body is a `Record`."""
+
+# PRAGMA user_version says how far a file has come; SQLite sets it to 0.
+UNBORN: Final = 0
+OPEN: Final = 1
+SEALED: Final = 2
+
+SCHEMA: Final = (
+    "CREATE TABLE segment (uid TEXT NOT NULL, accepted INTEGER NOT NULL, records INTEGER NOT NULL)",
+    "CREATE TABLE accepted (sequence INTEGER PRIMARY KEY, request_id TEXT NOT NULL, received_at INTEGER NOT NULL)",
+    """CREATE TABLE records (sequence INTEGER PRIMARY KEY, request_id TEXT NOT NULL, received_at INTEGER NOT NULL,
+        kind TEXT NOT NULL, body BLOB NOT NULL)""",
+)
+ADD_ACCEPT: Final = "INSERT INTO accepted VALUES (?, ?, ?)"
+ADD_RECORD: Final = "INSERT INTO records VALUES (?, ?, ?, ?, ?)"
+UNANSWERED: Final = "SELECT request_id, received_at FROM accepted WHERE request_id NOT IN (SELECT request_id FROM records)"
+
+
+class SegmentUnreadable(Exception):
+    """The file is torn, or its disk is: the message is one line."""
+
+
+class Tail(msgspec.Struct, frozen=True):
+    """The last sequence numbers that a worker has used. Those of its records have no gaps."""
+
+    accepted: int = 0
+    records: int = 0
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One record as it was spooled. `received_at`: µs since the epoch."""
+
+    sequence: int
+    request_id: str
+    received_at: int
+    kind: str
+    body: bytes
+
+
+class Segment(msgspec.Struct, frozen=True, kw_only=True):
+    """One file as it was found. `uid`: never given twice, anywhere. `first`, `last`: the sequence numbers of its records,
+    where `last` is `first - 1` while it has none. `sealed`: nothing is written to it any more, and `last` is final."""
+
+    path: Path
+    worker: str
+    number: int
+    uid: str
+    first: int
+    last: int
+    sealed: bool
+
+    def rows(self, after: int, *, limit: int = -1, upto: int | None = None) -> list[Row]:
+        """Records with `after` < sequence <= `upto`, in order, at most `limit`; of a torn file those before the tear.
+
+        Raises `SegmentUnreadable`, and `FileNotFoundError` once the segment is retired.
+        """
+        found: list[Row] = []
+        sql = "SELECT * FROM records WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?"
+        with reading(self.path) as database:
+            try:
+                for row in database.execute(sql, (after, self.last if upto is None else upto, limit)):
+                    found.append(Row(*row))
+            except sqlite3.DatabaseError:
+                if not found:
+                    raise
+        return found
+
+    def ids(self) -> tuple[list[str], list[tuple[int, str]]]:
+        """The ids of its accepts, and sequence and id of its records, at one moment. Raises as `rows` does."""
+        with reading(self.path) as database:
+            accepted = [name for (name,) in database.execute("SELECT request_id FROM accepted ORDER BY sequence")]
+            return accepted, database.execute("SELECT sequence, request_id FROM records ORDER BY sequence").fetchall()
+
+    def oldest(self, after: int) -> int | None:
+        """When the oldest request was received whose record comes after `after`, or, unless sealed, is still to come."""
+        queries = [f"SELECT min(received_at) FROM records WHERE sequence > {int(after)}"]
+        if not self.sealed:  # else it was carried on, and is seen there
+            queries.append(f"SELECT min(received_at) FROM ({UNANSWERED})")
+        with reading(self.path) as database:
+            times = [database.execute(query).fetchone()[0] for query in queries]
+        return min((found for found in times if found is not None), default=None)
+
+    def remove(self) -> None:
+        """Deletes a sealed segment. The file that names it goes in one step, after it has taken in what its log holds."""
+        with contextlib.suppress(sqlite3.Error, OSError), contextlib.closing(_connect(self.path)) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.path.unlink(missing_ok=True)
+        _remove_logs(self.path)
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What stands in a spool folder. `unreadable`: path → why."""
+
+    segments: tuple[Segment, ...]
+    unreadable: dict[str, str]
+
+
+def segments(folder: Path) -> Found:
+    """All segments under a spool folder, by worker and number."""
+    found: list[Segment] = []
+    unreadable: dict[str, str] = {}
+    for worker in workers(folder):
+        superseded = False
+        # Newest first: once a newer segment is there nothing is added to an older one, so what is read of it now is all.
+        for path in reversed(_paths(worker)):
+            try:
+                segment = _look(path, superseded)
+            except FileNotFoundError:
+                continue  # retired since the folder was listed
+            except SegmentUnreadable as error:
+                unreadable[str(path)] = str(error)
+                superseded = True
+                continue
+            if segment is not None:
+                found.append(segment)
+                superseded = True
+    return Found(tuple(sorted(found, key=lambda segment: (segment.worker, segment.number))), unreadable)
+
+
+def workers(folder: Path) -> list[Path]:
+    """The folders of all workers under a spool folder."""
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
+def _paths(worker: Path) -> list[Path]:
+    return sorted((path for path in worker.glob("*.sqlite") if path.stem.isdigit()), key=lambda path: int(path.stem))
+
+
+def _look(path: Path, superseded: bool) -> Segment | None:
+    """The segment at `path`; None while it is being made."""
+    with reading(path) as database:
+        state = _state(database)
+        if state == UNBORN:
+            return None
+        uid, _, before = database.execute("SELECT * FROM segment").fetchone()
+        return Segment(
+            path=path,
+            worker=path.parent.name,
+            number=int(path.stem),
+            uid=uid,
+            first=before + 1,
+            last=_tail(database).records,
+            sealed=superseded or state == SEALED,
+        )
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """One moment of a segment, read only. Raises `SegmentUnreadable`, `FileNotFoundError`."""
+    if not path.exists():
+        raise FileNotFoundError(str(path))
+    try:
+        with contextlib.closing(_connect(path)) as database:
+            database.execute("PRAGMA query_only = 1")
+            database.execute("BEGIN")
+            yield database
+    except sqlite3.Error as error:
+        if not path.exists():
+            raise FileNotFoundError(str(path)) from error
+        raise SegmentUnreadable(f"{path}: {error}") from error
+
+
+def create(
+    path: Path, durability: Durability, tail: Tail, carried: Iterable[tuple[int, str, int]] = ()
+) -> sqlite3.Connection:
+    """Makes the segment that follows on `tail`, with the accepts carried into it. Leaves no file when it fails."""
+    _remove_logs(path)  # a log that outlived its file would be read into the new one
+    try:
+        database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            # NORMAL: a commit is in the system's hands and survives us. FULL: it is on the disk.
+            database.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
+            with transaction(database):
+                for statement in SCHEMA:
+                    database.execute(statement)
+                database.execute("INSERT INTO segment VALUES (?, ?, ?)", (uuid.uuid4().hex, tail.accepted, tail.records))
+                database.executemany(ADD_ACCEPT, carried)
+                database.execute(f"PRAGMA user_version = {OPEN}")
+        except BaseException:
+            database.close()
+            raise
+    except (sqlite3.Error, OSError):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+            _remove_logs(path)
+        raise
+    return database
+
+
+@contextlib.contextmanager
+def transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            database.execute("ROLLBACK")
+        raise
+
+
+def seal(database: sqlite3.Connection, worker: str) -> int:
+    """Ends a worker's newest segment: each open accept gets its record, `interrupted`, and no more is written.
+
+    One transaction, so that it happens once however often it is tried. Returns how many requests were interrupted.
+    """
+    with transaction(database):
+        if _state(database) != OPEN:
+            return 0
+        opened = database.execute(UNANSWERED).fetchall()
+        sequence = _tail(database).records
+        for request_id, received_at in opened:
+            sequence += 1
+            body = encode(unanswered(request_id, received_at, "interrupted", 500, replica=worker))
+            database.execute(ADD_RECORD, (sequence, request_id, received_at, RECORD, body))
+        database.execute(f"PRAGMA user_version = {SEALED}")
+    return len(opened)
+
+
+def supersede(database: sqlite3.Connection) -> None:
+    """Ends a segment whose open accepts the next one carries."""
+    database.execute(f"PRAGMA user_version = {SEALED}")
+
+
+def unanswered(request_id: str, received_at: int, error: str, status: int, *, replica: str = "") -> Record:
+    """The record of a request of which nothing but its acceptance is known."""
+    return Record(request_id=request_id, received_at=received_at, release="", replica=replica, error=error, status=status)
+
+
+def lock(
+    file: Path,
+    *,
+    patience_s: float = 0.0,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> int | None:
+    """Locks a file, which is made where it is missing; the kernel frees it when this process ends, however that comes.
+
+    Returns a file descriptor to close, or None when another process still holds the lock after `patience_s`.
+    """
+    held = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    until = clock() + patience_s
+    while True:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return held
+        except BlockingIOError:
+            if clock() >= until:
+                os.close(held)
+                return None
+            sleep(0.01)
+        except BaseException:
+            os.close(held)
+            raise
+
+
+def adopt(worker: Path) -> int:
+    """Ends what a dead worker left open; nothing while it lives. Returns how many requests were interrupted."""
+    held = lock(worker / LOCK)
+    if held is None:
+        return 0
+    try:
+        return finish(worker)
+    finally:
+        os.close(held)
+
+
+def finish(worker: Path) -> int:
+    """`adopt` for who holds the worker's lock. A file that was never born goes; one that cannot be read stays as it is."""
+    for path in reversed(_paths(worker)):
+        try:
+            with contextlib.closing(_connect(path)) as database:
+                if _state(database) != UNBORN:
+                    return seal(database, worker.name)
+        except sqlite3.DatabaseError as error:
+            if not isinstance(error, sqlite3.OperationalError):
+                return 0
+            raise
+        path.unlink()
+        _remove_logs(path)
+    return 0
+
+
+def newest(worker: Path) -> tuple[int, Tail]:
+    """Number and tail of a worker's newest segment. An unreadable one counts, but the tail is then an older one's."""
+    paths = _paths(worker)
+    for path in reversed(paths):
+        try:
+            with reading(path) as database:
+                return int(paths[-1].stem), _tail(database)
+        except SegmentUnreadable:
+            continue
+    return (int(paths[-1].stem) if paths else 0), Tail()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """A connection to a file that is there (none is made), readable whoever wrote it last and however that ended."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=5)
+
+
+def is_open(database: sqlite3.Connection) -> bool:
+    """Whether the segment may still be written."""
+    return _state(database) == OPEN
+
+
+def _state(database: sqlite3.Connection) -> int:
+    return int(database.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _tail(database: sqlite3.Connection) -> Tail:
+    return Tail(
+        *database.execute(
+            "SELECT max(accepted, ifnull((SELECT max(sequence) FROM accepted), 0)), "
+            "ifnull((SELECT max(sequence) FROM records), records) FROM segment"
+        ).fetchone()
+    )
+
+
+def _remove_logs(path: Path) -> None:
+    for ending in ("-wal", "-shm"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)

@@ -1,0 +1,282 @@
+"""The shipper: takes what the gateways' spools hold to every sink, for as long as it takes.
+
+Each sink has a thread, so that one that is away holds up nobody else. The main thread adopts the segments of dead workers,
+retires those that every sink has, and says in `shipper.json` how far things are. It may be killed at any moment: what it
+knows is in the sinks, in `ledger.sqlite` and in the spool. One shipper at a time works on a data folder.
+"""
+
+import contextlib
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from watchkeeper.lake.lake import Lake
+from watchkeeper.settings import Settings
+from watchkeeper.telemetry.deliveries import Deliveries, dead_letters
+from watchkeeper.telemetry.segment import Found, Segment, SegmentUnreadable, adopt, lock, segments
+from watchkeeper.telemetry.sinks import LAKE, MLFLOW, Dropped, LakeSink, MlflowSink, Sink
+from watchkeeper.tracking import Tracking
+
+STATUS: Final = "shipper.json"
+LOCK: Final = "shipper.lock"
+
+TIDY_S: Final = 1.0
+GRACE_S: Final = 10.0
+"""How long a batch under way may take once the shipper is to stop; it would be delivered again, which costs time only."""
+
+FIRST_PAUSE_S: Final = 0.25
+LONGEST_PAUSE_S: Final = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+class SinkStatus(msgspec.Struct, frozen=True):
+    """`delivered`: records since this shipper started; `lag_s`: age of the oldest record that the sink does not have."""
+
+    delivered: int
+    pending: int
+    lag_s: float | None
+    error: str | None
+
+
+class ShipperStatus(msgspec.Struct, frozen=True):
+    """What `shipper.json` holds. `at`, `started_at`: µs."""
+
+    at: int
+    started_at: int
+    sinks: dict[str, SinkStatus]
+    dead_lettered: int
+    unreadable: dict[str, str]
+
+
+class Feed:
+    """One sink's thread: round after round it takes every segment on by a batch.
+
+    `pause` waits that many seconds, less when the shipper is to stop.
+    """
+
+    def __init__(
+        self, sink: Sink, spool: Path, stop: threading.Event, *, rng: random.Random, pause: Callable[[float], object]
+    ) -> None:
+        self.sink = sink
+        self.delivered = 0
+        self.error: str | None = None
+        self.positions: dict[str, int] = {}
+        self.unreadable: dict[str, str] = {}
+        self._spool = spool
+        self._stop = stop
+        self._rng = rng
+        self._pause = pause
+        self._failures = 0
+
+    def run(self, goal: Sequence[Segment] | None) -> None:
+        """Until `stop`, or until the sink has what `goal` names. Outlives every failure of the sink."""
+        while not self._stop.is_set():
+            try:
+                full = self._round()
+            except Exception as error:  # the sink is away, or something is wrong with it that time may heal
+                self._failed(error)
+                self._pause(self._backoff())
+                continue
+            self._recovered()
+            if goal is not None and self._reached(goal):
+                return
+            if not full and goal is None:
+                self._pause(self.sink.linger_s)
+
+    def _round(self) -> bool:
+        """One batch of every segment. Whether some batch was full, so that it is not worth waiting for more."""
+        full = False
+        unreadable: dict[str, str] = {}
+        for segment in segments(self._spool).segments:
+            if self._stop.is_set():
+                break
+            try:
+                if self.sink.position(segment) < segment.last:
+                    count = self.sink.step(segment)
+                    self.delivered += count
+                    full = full or count >= self.sink.limit
+                self.positions[segment.uid] = self.sink.position(segment)
+            except SegmentUnreadable as error:
+                unreadable[str(segment.path)] = str(error)
+            except FileNotFoundError:
+                if segment.path.exists():
+                    raise
+        self.unreadable = unreadable
+        return full
+
+    def _reached(self, goal: Sequence[Segment]) -> bool:
+        return all(
+            self.positions.get(segment.uid, 0) >= segment.last
+            or str(segment.path) in self.unreadable
+            or not segment.path.exists()
+            for segment in goal
+        )
+
+    def _failed(self, error: Exception) -> None:
+        self._failures += 1
+        self.error = f"{type(error).__name__}: {error}"
+        if self._failures == 1:
+            _log.warning("%s takes nothing for now: %s", self.sink.name, self.error)
+
+    def _recovered(self) -> None:
+        if self._failures:
+            _log.warning("%s is back after %d tries", self.sink.name, self._failures)
+        self._failures, self.error = 0, None
+
+    def _backoff(self) -> float:
+        longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(self._failures - 1, 30))
+        return longest * self._rng.uniform(0.5, 1.0)
+
+
+class Shipper:
+    """All feeds of one data folder, and the housekeeping around them. `clock`: seconds since the epoch."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        sinks: Sequence[Sink],
+        deliveries: Deliveries,
+        stop: threading.Event,
+        *,
+        clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+        pause: Callable[[float], object] | None = None,
+    ) -> None:
+        self._data = settings.data
+        self._spool = settings.spool_folder
+        self._deliveries = deliveries
+        self._stop = stop
+        self._clock = clock
+        self._started_at = int(clock() * 1e6)
+        rng, pause = rng or random.Random(), pause or stop.wait
+        self.feeds = [Feed(sink, self._spool, stop, rng=rng, pause=pause) for sink in sinks]
+        self._threads: list[threading.Thread] = []
+
+    def run(self, once: bool) -> int:
+        """Until `stop` (0), or, `once`, until what is there now is delivered (0; 1 when stopped before)."""
+        self._adopt(segments(self._spool))
+        goal = segments(self._spool).segments if once else None
+        for feed in self.feeds:
+            thread = threading.Thread(target=feed.run, args=(goal,), name=f"ship-{feed.sink.name}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        stopped_at: float | None = None
+        while self.working:
+            self.tidy()
+            for thread in self.working[:1]:
+                thread.join(TIDY_S / 5 if once else TIDY_S)
+            if self._stop.is_set():
+                stopped_at = stopped_at or self._clock()
+                if self._clock() - stopped_at > GRACE_S:
+                    break
+        self.tidy()
+        return 1 if once and self._stop.is_set() else 0
+
+    @property
+    def working(self) -> list[threading.Thread]:
+        """The feeds' threads that have not ended."""
+        return [thread for thread in self._threads if thread.is_alive()]
+
+    def tidy(self) -> None:
+        """Adopts, retires and reports. What fails is tried again the next time."""
+        try:
+            found = segments(self._spool)
+            self._adopt(found)
+            self._retire(found)
+            self._report(found)
+        except Exception as error:  # a full disk, say: the feeds go on meanwhile
+            _log.warning("housekeeping failed: %s: %s", type(error).__name__, error)
+
+    def _adopt(self, found: Found) -> None:
+        for segment in found.segments:
+            if not segment.sealed:
+                interrupted = adopt(segment.path.parent)
+                if interrupted:
+                    _log.warning("worker %s died with %d requests under way", segment.worker, interrupted)
+
+    def _retire(self, found: Found) -> None:
+        """Retires what every sink has. A worker's oldest first: its newest segment left alone says what is still open, and
+        an older one must never be taken for it."""
+        kept: set[str] = set()
+        for segment in found.segments:
+            everywhere = all(feed.positions.get(segment.uid, -1) >= segment.last for feed in self.feeds)
+            if segment.worker in kept or not segment.sealed or not everywhere:
+                kept.add(segment.worker)
+                continue
+            try:
+                accepted, spooled = segment.ids()
+            except SegmentUnreadable:
+                continue  # delivered, but it cannot be said what: it stays, and the ledger names it
+            # Ids first, then the file: between the two it is merely kept twice.
+            self._deliveries.retire(segment, accepted, [name for _, name in spooled], int(self._clock() * 1e6))
+            segment.remove()
+
+    def _report(self, found: Found) -> None:
+        now = self._clock()
+        unreadable = dict(found.unreadable)
+        for feed in self.feeds:
+            unreadable |= feed.unreadable
+        status = ShipperStatus(
+            at=int(now * 1e6),
+            started_at=self._started_at,
+            sinks={feed.sink.name: _status(feed, found.segments, now) for feed in self.feeds},
+            dead_lettered=len({letter.request_id for letter in dead_letters(self._data)}),
+            unreadable=unreadable,
+        )
+        draft = self._data / f"{STATUS}.new"
+        draft.write_bytes(msgspec.json.encode(status))
+        os.replace(draft, self._data / STATUS)
+
+
+def _status(feed: Feed, found: Sequence[Segment], now: float) -> SinkStatus:
+    pending = 0
+    oldest: int | None = None
+    for segment in found:
+        position = max(feed.positions.get(segment.uid, 0), segment.first - 1)
+        pending += segment.last - position
+        if position < segment.last and oldest is None:
+            with contextlib.suppress(SegmentUnreadable, FileNotFoundError):
+                oldest = next((row.received_at for row in segment.rows(position, limit=1)), None)
+    return SinkStatus(feed.delivered, pending, None if oldest is None else max(0.0, now - oldest / 1e6), feed.error)
+
+
+def ship(settings: Settings, *, once: bool, stop: threading.Event) -> int:
+    """Delivers until `stop` is set, or, `once`, until all that was there at the start is delivered.
+
+    Returns 0; 1 when `once` was cut short, or another shipper is at work on the same data folder. Without `once` it waits
+    for that one to end and takes over.
+    """
+    settings.data.mkdir(parents=True, exist_ok=True)
+    held = lock(settings.data / LOCK)
+    while held is None:
+        if once:
+            _log.error("another shipper is at work on %s", settings.data)
+            return 1
+        if stop.wait(TIDY_S):
+            return 0
+        held = lock(settings.data / LOCK)
+    deliveries = Deliveries(settings.data)
+    lake = Lake(settings.lake_uri, settings.lake.storage_options)
+
+    def experiment_id() -> str:
+        return Tracking(settings.mlflow.uri).experiment_id(settings.mlflow.experiment)
+
+    sinks: list[Sink] = [
+        MlflowSink(settings.mlflow.uri, experiment_id, deliveries, Dropped(settings.data, MLFLOW)),
+        LakeSink(lake, Dropped(settings.data, LAKE)),
+    ]
+    shipper = Shipper(settings, sinks, deliveries, stop)
+    try:
+        return shipper.run(once)
+    finally:
+        if not shipper.working:  # else a batch is still under way, and the lock goes with the process
+            deliveries.close()
+            os.close(held)

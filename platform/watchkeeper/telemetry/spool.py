@@ -1,0 +1,305 @@
+"""The spool: a gateway worker's durable log of what it accepted and of the records that came of it.
+
+One writer thread puts everything that is queued into one transaction (group commit) and then tells all who wait for it, so
+a slow disk makes batches larger and not more. A record is durable when `append` returns: with `process` it survives the
+death of this process (kill -9), with `power` also that of the machine. Every accepted request gets exactly one record, by
+`append`, or, where that failed or the worker died, one that says so. Knows nothing of where records go: `segment.py` is
+what the shipper reads.
+"""
+
+import asyncio
+import contextlib
+import os
+import queue
+import re
+import sqlite3
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from watchkeeper.record import Record, encode
+from watchkeeper.telemetry import segment
+from watchkeeper.telemetry.segment import ADD_ACCEPT, ADD_RECORD, RECORD, Durability, Tail
+
+SEGMENT_BYTES: Final = 64 << 20
+BATCH: Final = 2_000
+"""Most entries of one transaction."""
+
+QUEUE: Final = 20_000
+"""Entries that may wait for a disk that stands still; then the spool is full."""
+
+RETRY_S: Final = 1.0
+"""How often a writer that failed tries again by itself, so that the spool opens without anyone asking for it."""
+
+FAILURES: Final = 3
+"""In a row, after which the writer gives the segment up and starts another."""
+
+PATIENCE_S: Final = 2.0
+"""The shipper holds the lock of a dead worker for a moment while it adopts what is left."""
+
+ROW_BYTES: Final = 120
+"""About what a row costs besides its body."""
+
+YEAR_10000: Final = 253_402_300_800_000_000
+"""µs since the epoch: a table partitioned by a later date cannot be read any more."""
+
+_ID: Final = re.compile(r"[0-9a-f]{32}")
+
+
+class SpoolFull(Exception):
+    """The spool cannot take more: its disk is full or fails, or it is closed. The message is one line."""
+
+
+class SpoolBusy(Exception):
+    """Another living process is the worker of this name."""
+
+
+class _Accept(NamedTuple):
+    request_id: str
+    received_at: int
+
+
+class _Append(NamedTuple):
+    request_id: str
+    received_at: int
+    body: bytes
+    done: "asyncio.Future[None] | None"
+
+
+_Entry = _Accept | _Append
+
+
+class Spool:
+    """The spool of one worker, used from one asyncio loop."""
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        worker: str,
+        *,
+        durability: Durability = "process",
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> "Spool":
+        """The spool `<folder>/<worker>`, after ending what a dead worker of that name left.
+
+        Raises `SpoolBusy`, `SpoolFull`, and `ValueError` when the name cannot be a folder's.
+        """
+        if worker in ("", ".", "..") or worker != Path(worker).name:
+            raise ValueError(f"a worker's name must do as a folder's, not {worker!r}")
+        place = folder / worker
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            if durability == "power":
+                for parent in (folder.parent, folder):
+                    _sync(parent)
+            held = segment.lock(place / segment.LOCK, patience_s=PATIENCE_S)
+        except OSError as error:
+            raise SpoolFull(f"{place}: {error}") from error
+        if held is None:
+            raise SpoolBusy(f"{place}: another process is this worker")
+        try:
+            segment.finish(place)
+            return cls(place, held, durability, segment_bytes)
+        except BaseException as error:
+            os.close(held)
+            if isinstance(error, sqlite3.Error | OSError):
+                raise SpoolFull(f"{place}: {error}") from error
+            raise
+
+    def __init__(self, place: Path, held: int, durability: Durability, segment_bytes: int) -> None:
+        """For `open`, which holds the lock. Makes the first segment."""
+        self._place = place
+        self._held = held
+        self._durability: Durability = durability
+        self._segment_bytes = segment_bytes
+        self._number, self._tail = segment.newest(place)
+        self._bytes = 0
+        self._open: dict[str, tuple[int, int]] = {}
+        self._late: list[_Entry] = []
+        self._failures = 0
+        self._full: str | None = None
+        self._closed = False
+        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._database: sqlite3.Connection | None = self._begin()
+        self._writer = threading.Thread(target=self._write, name=f"spool-{place.name}", daemon=True)
+        self._writer.start()
+
+    def accept(self, request_id: str, received_at: int) -> None:
+        """Notes that a request was taken in (`received_at`: µs). Committed at once, no later than its record.
+
+        Raises `SpoolFull` while the writer cannot write.
+        """
+        if self._full is not None:
+            raise SpoolFull(self._full)
+        self._put(_Accept(request_id, received_at))
+
+    async def append(self, record: Record) -> None:
+        """Returns when the record is durable. Raises `SpoolFull` when it is not; an accepted request then gets a record
+        that says `spool_full` as soon as one can be written. A caller that is cancelled leaves the record to be written."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._put(_Append(record.request_id, record.received_at, _body(record), done))
+        await done
+
+    async def close(self) -> None:
+        """Writes what is queued, ends the segment and frees the lock. Accepts that are still open become `interrupted`."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+            await asyncio.to_thread(self._writer.join)
+            os.close(self._held)
+
+    def _put(self, entry: _Entry) -> None:
+        # What SQLite or the lake cannot take would spoil what comes with it and after it: it must not get in.
+        if _ID.fullmatch(entry.request_id) is None or not 0 <= entry.received_at < YEAR_10000:
+            raise ValueError(f"not a request's id and time: {entry.request_id!r}, {entry.received_at!r}")
+        if self._closed:
+            raise SpoolFull("the spool is closed")
+        if self._queue.qsize() >= QUEUE:
+            raise SpoolFull(f"{self._place}: {QUEUE} entries wait for the disk")
+        self._queue.put(entry)
+
+    # From here on: the writer's thread.
+
+    def _write(self) -> None:
+        closing = False
+        while not closing:
+            entries, closing = self._take()
+            waiting = [entry.done for entry in entries if isinstance(entry, _Append) and entry.done is not None]
+            try:
+                self._commit([*self._late, *entries])
+            except Exception as error:  # whatever it is, nobody may wait for ever
+                self._fail(error, entries)
+                _answer(waiting, self._full)
+            else:
+                self._late, self._failures, self._full = [], 0, None
+                _answer(waiting, None)
+        with contextlib.suppress(sqlite3.Error):
+            if self._database is not None:
+                with contextlib.closing(self._database):
+                    segment.seal(self._database, self._place.name)
+
+    def _take(self) -> tuple[list[_Entry], bool]:
+        """All that is queued, at least one entry unless the writer has something to make good; and whether to end."""
+        entries: list[_Entry] = []
+        try:
+            entry = self._queue.get(timeout=RETRY_S if self._full is not None else None)
+            while entry is not None:
+                entries.append(entry)
+                if len(entries) >= BATCH:
+                    return entries, False
+                entry = self._queue.get_nowait()
+        except queue.Empty:
+            return entries, False
+        return entries, True
+
+    def _commit(self, entries: Sequence[_Entry]) -> None:
+        """One transaction, in a new segment when this one is large enough, was given up, or was sealed by someone who took
+        us for dead (its lock file was removed, or locks do not work where it lies)."""
+        if self._database is None or self._bytes >= self._segment_bytes or not segment.is_open(self._database):
+            self._rotate()
+        assert self._database is not None
+        accepts = [entry for entry in entries if isinstance(entry, _Accept)]
+        appends = [entry for entry in entries if isinstance(entry, _Append)]
+        accepted, records = self._tail.accepted, self._tail.records
+        with segment.transaction(self._database):
+            self._database.executemany(ADD_ACCEPT, ((n, *entry) for n, entry in enumerate(accepts, accepted + 1)))
+            self._database.executemany(
+                ADD_RECORD,
+                (
+                    (n, entry.request_id, entry.received_at, RECORD, entry.body)
+                    for n, entry in enumerate(appends, records + 1)
+                ),
+            )
+        self._tail = Tail(accepted + len(accepts), records + len(appends))
+        self._open.update((entry.request_id, (n, entry.received_at)) for n, entry in enumerate(accepts, accepted + 1))
+        for entry in appends:
+            self._open.pop(entry.request_id, None)
+        self._bytes += ROW_BYTES * len(entries) + sum(len(entry.body) for entry in appends)
+
+    def _rotate(self) -> None:
+        """The next segment first: an end without it would leave no place where the open accepts are known to be."""
+        database = self._begin()
+        if self._database is not None:
+            with contextlib.suppress(sqlite3.Error), contextlib.closing(self._database):
+                segment.supersede(self._database)
+        self._database = database
+
+    def _begin(self) -> sqlite3.Connection:
+        carried = [(sequence, request_id, at) for request_id, (sequence, at) in self._open.items()]
+        path = self._place / f"{self._number + 1}.sqlite"
+        database = segment.create(path, self._durability, self._tail, carried)
+        self._number += 1
+        self._bytes = ROW_BYTES * len(carried)
+        return database
+
+    def _fail(self, error: Exception, entries: Sequence[_Entry]) -> None:
+        """Notes what must be written once writing works again: accepts, and for each record that its caller now holds for
+        lost, one that says so."""
+        self._full = f"{self._place}: {error}"
+        self._failures += 1
+        for entry in entries:
+            if isinstance(entry, _Append):
+                record = segment.unanswered(
+                    entry.request_id, entry.received_at, "spool_full", 503, replica=self._place.name
+                )
+                entry = _Append(entry.request_id, entry.received_at, encode(record), None)
+            self._late.append(entry)
+        torn = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+        if self._database is not None and (torn or self._failures >= FAILURES):
+            with contextlib.suppress(sqlite3.Error):
+                self._database.close()
+            self._database = None
+
+
+def _sync(folder: Path) -> None:
+    """Puts the folder's list of names on the disk; what is in a segment's own folder SQLite takes care of."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _answer(waiting: "Sequence[asyncio.Future[None]]", error: str | None) -> None:
+    """Wakes all who wait, with one call into their loop."""
+    if waiting:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+            waiting[0].get_loop().call_soon_threadsafe(_settle, waiting, error)
+
+
+def _settle(waiting: "Sequence[asyncio.Future[None]]", error: str | None) -> None:
+    for done in waiting:
+        if done.done():
+            continue  # its caller was cancelled
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(SpoolFull(error))
+
+
+def _body(record: Record) -> bytes:
+    """The record as msgpack. What msgpack cannot carry (lone surrogates, integers of more than 64 bits, numpy's scalars) is
+    made to fit: a record with a flaw is worth more than none."""
+    try:
+        return encode(record)
+    except (UnicodeEncodeError, OverflowError, TypeError):
+        plain = msgspec.to_builtins(record, builtin_types=(bytes,), enc_hook=_native)
+        return msgspec.msgpack.encode(_fitting(plain))
+
+
+def _native(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def _fitting(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return max(-(1 << 63), min(value, (1 << 63) - 1))
+    if isinstance(value, dict):
+        return {_fitting(key): _fitting(item) for key, item in value.items()}
+    return [_fitting(item) for item in value] if isinstance(value, list | tuple) else value

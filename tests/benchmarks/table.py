@@ -1,0 +1,71 @@
+"""`make bench`: every benchmark in one run on this machine, printed as one table of ratios against named peers.
+
+A row compares the same work done by us and by a peer, both measured here and now; times are CPU time unless it says so. Each figure
+is the median of several runs, with the least and the most. Nothing is asserted: a benchmark informs, a test decides.
+"""
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+RUNS = 5
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Median, least and most of several runs, in `unit`."""
+
+    median: float
+    least: float
+    most: float
+    unit: str
+
+    def __str__(self) -> str:
+        return f"{self.median:,.3g} {self.unit} ({self.least:,.3g}-{self.most:,.3g})"
+
+
+@dataclass(frozen=True)
+class Row:
+    """`less_is_better`: then the ratio is the peer's figure over ours; else ours over the peer's. Above 1 we are ahead."""
+
+    what: str
+    ours: Figure
+    peer: str
+    theirs: Figure
+    less_is_better: bool = True
+
+    @property
+    def ratio(self) -> float:
+        return self.theirs.median / self.ours.median if self.less_is_better else self.ours.median / self.theirs.median
+
+
+def figure(values: Sequence[float], unit: str) -> Figure:
+    return Figure(statistics.median(values), min(values), max(values), unit)
+
+
+def alternate(ours: Callable[[], float], theirs: Callable[[], float], runs: int = RUNS) -> tuple[list[float], list[float]]:
+    """Measures both in turn, so that what else the machine does falls on both alike; a first run of each warms up."""
+    ours(), theirs()
+    pairs = [(ours(), theirs()) for _ in range(runs)]
+    return [mine for mine, _ in pairs], [other for _, other in pairs]
+
+
+def show(rows: Iterable[Row]) -> None:
+    table = Table("what", "Watchkeeper", "peer", "", "ahead by", box=None, header_style="bold")
+    for row in rows:
+        table.add_row(row.what, str(row.ours), row.peer, str(row.theirs), f"{row.ratio:.3g}x")
+    Console(width=160).print(table)
+
+
+def main() -> None:
+    import serving
+    import telemetry
+
+    show([*telemetry.rows(), *serving.rows()])
+
+
+if __name__ == "__main__":
+    main()

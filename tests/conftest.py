@@ -1,0 +1,224 @@
+"""What many tests stand on: free ports, a real upstream that says what it is told to, and real processes that end."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+os.environ.update(HF_HUB_OFFLINE="1", DO_NOT_TRACK="1", MLFLOW_DISABLE_TELEMETRY="true")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """Gives a port that nothing listens on."""
+    return _free_port
+
+
+@pytest.fixture(scope="module")
+def module_port() -> Callable[[], int]:
+    """`free_port` for servers that a whole module shares."""
+    return _free_port
+
+
+@dataclass
+class Upstream:
+    """An OpenAI-compatible server on a thread. `say`: the answer's pieces for the messages it gets; set `status` to make it
+    refuse, `cut_after` to break a stream off after so many pieces, `pause_s` to make it slow between pieces."""
+
+    url: str = ""
+    say: Callable[[list[dict[str, Any]]], list[str]] = field(default=lambda messages: ["Hello", " there."])
+    status: int = 200
+    cut_after: int | None = None
+    pause_s: float = 0.0
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    broken_pipes: int = 0
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: "_Server"
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self._json(200, {"object": "list", "data": [{"id": "scripted", "object": "model"}]})
+
+    def do_POST(self) -> None:
+        script = self.server.script
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        script.bodies.append(body)
+        if script.status != 200:
+            error = {"message": "told to refuse", "type": "x", "code": "told_to"}
+            return self._json(script.status, {"error": error})
+        pieces = script.say(body["messages"])
+        usage = {"prompt_tokens": 10, "completion_tokens": len(pieces), "total_tokens": 10 + len(pieces)}
+        if body.get("stream"):
+            return self._stream(pieces, usage)
+        time.sleep(script.pause_s * len(pieces))
+        message = {"role": "assistant", "content": "".join(pieces)}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return self._json(200, {"id": "x", "model": "scripted", "choices": [choice], "usage": usage})
+
+    def _stream(self, pieces: list[str], usage: dict[str, int]) -> None:
+        script = self.server.script
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("connection", "close")
+        self.end_headers()
+        try:
+            for number, piece in enumerate(pieces):
+                if script.cut_after is not None and number >= script.cut_after:
+                    self.close_connection = True
+                    return
+                self._event({"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]})
+                time.sleep(script.pause_s)
+            self._event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+            self._event({"choices": [], "usage": usage})
+            self.wfile.write(b"data: [DONE]\n\n")
+        except OSError:
+            script.broken_pipes += 1
+        self.close_connection = True
+
+    def _event(self, body: dict[str, Any]) -> None:
+        self.wfile.write(b"data: " + json.dumps({"id": "x", "model": "scripted", **body}).encode() + b"\n\n")
+        self.wfile.flush()
+
+    def _json(self, status: int, body: dict[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    script: Upstream
+
+
+@pytest.fixture
+def upstreams() -> Iterator[Callable[[], Upstream]]:
+    """Starts upstreams; each ends with the test."""
+    yield from _upstreams()
+
+
+@pytest.fixture(scope="module")
+def module_upstreams() -> Iterator[Callable[[], Upstream]]:
+    """`upstreams` for servers that a whole module shares."""
+    yield from _upstreams()
+
+
+def _upstreams() -> Iterator[Callable[[], Upstream]]:
+    servers: list[_Server] = []
+
+    def start() -> Upstream:
+        server = _Server(("127.0.0.1", 0), _Handler)
+        server.script = Upstream(url=f"http://127.0.0.1:{server.server_address[1]}/v1")
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        servers.append(server)
+        return server.script
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@dataclass
+class Process:
+    """A command of ours as a real process; its output goes to `log`."""
+
+    popen: subprocess.Popen[bytes]
+    log: Path
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.popen.send_signal(signal.SIGKILL)
+        self.popen.wait()
+
+    def stop(self) -> None:
+        """SIGTERM, and an end within a minute."""
+        if self.popen.poll() is None:
+            self.popen.terminate()
+        self.popen.wait(60)
+
+
+@pytest.fixture
+def run_process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Starts commands as processes (`ready`: a URL to wait for); kills what still runs when the test ends."""
+    yield from _processes(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Process]]:
+    """`run_process` for servers that a whole module shares."""
+    yield from _processes(tmp_path_factory.mktemp("processes"))
+
+
+def _processes(folder: Path) -> Iterator[Callable[..., Process]]:
+    started: list[Process] = []
+
+    def start(command: list[str], *, ready: str | None = None, env: dict[str, str] | None = None) -> Process:
+        log = folder / f"process-{len(started)}.log"
+        with log.open("wb") as out:
+            popen = subprocess.Popen(
+                command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})}
+            )
+        process = Process(popen, log)
+        started.append(process)
+        if ready:
+            wait_for(lambda: popen.poll() is not None or _answers(ready), what=f"{ready} ({log})")
+            assert popen.poll() is None, log.read_text()
+        return process
+
+    yield start
+    for process in started:
+        if process.popen.poll() is None:
+            process.kill()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=2).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+def wait_for(condition: Callable[[], bool], *, what: str, within_s: float = 120.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {within_s} s for {what}"
+        time.sleep(0.05)
+
+
+@pytest.fixture(name="wait_for")
+def wait_for_fixture() -> Callable[..., None]:
+    """Waits until a condition holds, and says what it waited for when it never does."""
+    return wait_for
+
+
+@pytest.fixture
+def watchkeeper() -> list[str]:
+    """The command line, as a list to add to."""
+    return [sys.executable, "-m", "watchkeeper"]

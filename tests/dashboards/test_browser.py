@@ -1,0 +1,276 @@
+"""The app as its readers have it: the real server, a real lake, a real browser without a network."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Request, expect, sync_playwright
+
+CHROMIUM = shutil.which("chromium")
+ARGUMENTS = [
+    "--no-sandbox", "--disable-background-networking", "--disable-gpu", "--no-first-run", "--disable-component-update",
+    "--disable-sync",
+]  # fmt: skip
+STARTS_WITHIN_S = 40.0
+
+pytestmark = [pytest.mark.servers, pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here")]
+PAINTED = "[...document.querySelectorAll('.js-plotly-plot')].filter(plot => plot.data && plot.data.length).length === 5"
+SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=1) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def start(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    """`run()` in a process of its own, as `watchkeeper dashboard` does it."""
+    settings = {"DATA": str(folder), "DASHBOARD__PORT": str(port), "MLFLOW__URI": f"http://127.0.0.1:{free_port()}"}
+    code = "from watchkeeper.settings import load; from watchkeeper_dashboards.app import run; run(load())"
+    server = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=os.environ | {f"WATCHKEEPER_{name}": value for name, value in settings.items()},
+    )
+    deadline = time.monotonic() + STARTS_WITHIN_S
+    while not answers(f"http://127.0.0.1:{port}/health/live"):
+        assert server.poll() is None, "the server ended at once"
+        assert time.monotonic() < deadline, "the server did not start"
+        time.sleep(0.1)
+    return server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def base(house: Any) -> Iterator[str]:
+    """The address of a server over a day of traffic."""
+    port = free_port()
+    server = start(house.settings.data, port)
+    yield f"http://127.0.0.1:{port}"
+    server.terminate()
+    server.wait(15)
+
+
+class Complaints:
+    """What a page did wrong: errors in the console, requests elsewhere, dialogs."""
+
+    def __init__(self, page: Page, base: str) -> None:
+        self.found: list[str] = []
+        self.posts = 0
+        self._base = base
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.found.append(str(error)))
+        page.on("request", self._request)
+        page.on("dialog", self._dialog)
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.found.append(message.text)
+
+    def _dialog(self, dialog: Dialog) -> None:
+        self.found.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def _request(self, request: Request) -> None:
+        self.posts += request.method == "POST"
+        if not request.url.startswith((self._base, "data:", "blob:")):
+            self.found.append(f"request to {request.url}")
+
+
+@pytest.fixture
+def visit(browser: Browser, base: str) -> Iterator[Callable[..., tuple[Page, Complaints]]]:
+    """A function: path, scheme, width → a page in a fresh profile, and what it did wrong."""
+    contexts = []
+
+    def make(path: str, scheme: Any = "light", width: int = 1440) -> tuple[Page, Complaints]:
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        complaints = Complaints(page, base)
+        page.goto(base + path)
+        return page, complaints
+
+    yield make
+    for context in contexts:
+        context.close()
+
+
+def wait_until(page: Page, expression: str, within_s: float = 20.0) -> None:
+    """Until `expression` is true in the page. (Playwright's own wait is an eval, which the page's policy forbids.)"""
+    deadline = time.monotonic() + within_s
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, expression
+        page.wait_for_timeout(50)
+
+
+def fills_the_screen_at_most(page: Page) -> bool:
+    fits: bool = page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    return fits
+
+
+UNNAMED = """() => [...document.querySelectorAll("a, button, input, select, textarea")].filter((element) => {
+  const words = element.getAttribute("aria-label") || element.innerText || element.title || element.placeholder ||
+    (element.labels && [...element.labels].map((label) => label.innerText).join("")) || element.textContent;
+  return element.checkVisibility() && !words.trim();
+}).map((element) => element.outerHTML.slice(0, 200))"""
+
+
+@SCHEMES
+def test_every_page_opens_clean_in_both_schemes(visit: Any, house: Any, scheme: str) -> None:
+    for path, heading in (
+        ("/?range=all", "Overview"),
+        ("/traces?range=all", "Traces"),
+        (f"/traces/{house.hostile.request_id}", house.hostile.request_id),
+        ("/nowhere", None),
+    ):
+        page, complaints = visit(path, scheme)
+        if heading:
+            expect(page.get_by_role("heading", level=1)).to_have_text(heading)
+        else:
+            expect(page.get_by_text("There is no such page")).to_be_visible()
+        expect(page.locator("html")).to_have_attribute("data-mantine-color-scheme", scheme)
+        page.wait_for_load_state("networkidle")
+        assert page.evaluate(UNNAMED) == []
+        assert fills_the_screen_at_most(page)
+        assert complaints.found == []
+
+
+@SCHEMES
+def test_the_charts_are_painted_in_the_scheme(visit: Any, scheme: str) -> None:
+    page, complaints = visit("/?range=all", scheme)
+    expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
+    expect(page.locator(".wk-tile")).to_have_count(6)
+    wait_until(page, PAINTED)
+    colours = page.evaluate(
+        "[document.querySelector('.js-plotly-plot').layout.font.color,"
+        " getComputedStyle(document.documentElement).getPropertyValue('--wk-dim').trim()]"
+    )
+    assert colours[0] == colours[1]
+    assert complaints.found == []
+
+
+def test_hostile_text_is_shown_as_text_wherever_it_appears(visit: Any, house: Any) -> None:
+    page, complaints = visit("/traces?range=all&q=onerror")
+    expect(page.locator(".ag-cell", has_text="<img src=x onerror=alert(1)>")).to_be_visible()
+    page.goto(page.url.split("/traces")[0] + f"/traces/{house.hostile.request_id}")
+    expect(page.locator(".wk-text", has_text="<img src=x onerror=alert(1)> **bold**").first).to_be_visible()
+    assert page.locator("img[src='x']").count() == 0
+    assert page.locator("#page strong", has_text="bold").count() == 0
+    assert complaints.found == []
+
+
+def test_a_row_of_the_grid_opens_its_trace_by_mouse_and_by_key(visit: Any, house: Any) -> None:
+    page, complaints = visit("/traces?range=all")
+    rows = [record.request_id for record in reversed(house.records)]
+    page.locator(f".ag-row[row-id='{rows[2]}'] .ag-cell").nth(2).click()
+    expect(page).to_have_url(re.compile(rf"/traces/{rows[2]}\?range=all$"))
+    expect(page.get_by_role("table", name="Stages of the request")).to_be_visible()
+    page.get_by_role("link", name="Traces").last.click()
+    page.locator(f".ag-row[row-id='{rows[3]}'] .ag-cell").first.press("Enter")
+    expect(page).to_have_url(re.compile(rf"/traces/{rows[3]}\?range=all$"))
+    assert complaints.found == []
+
+
+def test_a_row_that_needs_review_and_a_diamond_open_their_trace(visit: Any) -> None:
+    page, complaints = visit("/?range=all")
+    page.locator("tr.wk-linked").first.locator("td").nth(2).click(force=True)
+    expect(page).to_have_url(re.compile(r"/traces/[0-9a-f]{32}\?range=all$"))
+    page.go_back()
+    diamond = page.locator(".wk-clickable .scatterlayer .trace").last.locator("path.point").first
+    expect(diamond).to_be_visible()
+    box = diamond.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.up()
+    expect(page).to_have_url(re.compile(r"/traces/[0-9a-f]{32}\?range=all$"))
+    assert complaints.found == []
+
+
+def test_the_scheme_is_switched_without_the_server_and_remembered(visit: Any) -> None:
+    page, complaints = visit("/?range=all")
+    wait_until(page, PAINTED)
+    page.wait_for_load_state("networkidle")
+    before = complaints.posts
+    page.get_by_role("button", name="Switch between light and dark").click()
+    wait_until(page, "document.querySelector('.js-plotly-plot').layout.font.color === '#9aa4b2'")
+    assert complaints.posts == before
+    page.reload()
+    expect(page.locator("html")).to_have_attribute("data-mantine-color-scheme", "dark")
+    assert complaints.found == []
+
+
+def test_the_range_is_in_the_address_and_links_keep_it(visit: Any, house: Any) -> None:
+    page, _ = visit("/?range=all")
+    expect(page.locator(".wk-tile-value").first).to_have_text(f"{len(house.records):,}")
+    page.locator("label", has_text="1h").click()
+    expect(page).to_have_url(re.compile(r"\?range=1h$"))
+    expect(page.get_by_text("No requests in the last hour")).to_be_visible()
+    page.go_back()
+    expect(page.locator(".wk-tile-value").first).to_have_text(f"{len(house.records):,}")
+    page.get_by_role("navigation").get_by_role("link", name="Traces").click()
+    expect(page).to_have_url(re.compile(r"/traces\?range=all$"))
+    expect(page).to_have_title("Traces · Watchkeeper")
+
+
+def test_filters_narrow_the_list_and_stand_in_the_address(visit: Any, house: Any) -> None:
+    page, complaints = visit("/traces?range=all")
+    page.get_by_label("Text").fill("INVOICE")
+    expect(page).to_have_url(re.compile(r"q=INVOICE"))
+    page.get_by_role("textbox", name="Verdict").click()
+    page.get_by_role("option", name="flag").click()
+    expected = sum("invoice" in record.prompt_text and record.action == "flag" for record in house.records)
+    expect(page.locator("#traces-note")).to_contain_text(f"{expected} request")
+    expect(page).to_have_url(re.compile(r"range=all&q=INVOICE&action=flag$"))
+    page.reload()
+    expect(page.get_by_label("Text")).to_have_value("INVOICE")
+    expect(page.locator("#traces-note")).to_contain_text(f"{expected} request")
+    assert complaints.found == []
+
+
+def test_a_telephone_shows_every_page_without_scrolling_sideways(visit: Any, house: Any) -> None:
+    for path in ("/?range=all", "/traces?range=all", f"/traces/{house.hostile.request_id}"):
+        page, complaints = visit(path, width=390)
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        page.wait_for_load_state("networkidle")
+        assert fills_the_screen_at_most(page)
+        assert complaints.found == []
+    overview = page.get_by_role("navigation").get_by_role("link", name="Overview")
+    expect(overview).not_to_be_in_viewport()
+    page.get_by_role("button", name="Menu").click()
+    overview.click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
+    expect(overview).not_to_be_in_viewport()
+
+
+def test_the_server_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    server = start(tmp_path, free_port())
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(15) == 0

@@ -1,0 +1,99 @@
+"""The command line as a user types it: help, exit codes, one line for what is wrong, one document for `--json`."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMANDS = ("up", "demo", "serve", "model", "encoder", "ship", "evaluate", "dashboard", "verify", "doctor", "config")
+
+
+def type_in(*words: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "watchkeeper", *words],
+        capture_output=True, text=True, cwd=cwd, env={**os.environ, "COLUMNS": "120", **(env or {})}, timeout=120,
+    )  # fmt: skip
+
+
+def test_help_lists_every_command() -> None:
+    shown = type_in("--help").stdout
+    assert [command for command in COMMANDS if f" {command} " not in shown] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help_with_an_example(command: str) -> None:
+    shown = type_in(command, "--help")
+    assert shown.returncode == 0
+    assert f"Example: watchkeeper {command}" in shown.stdout
+
+
+def test_help_answers_in_half_a_second_of_cpu() -> None:
+    """The least of three runs: what the imports cost, not what else this machine does."""
+
+    def cpu() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        type_in("--help")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(cpu() for _ in range(3)) < 0.5
+
+
+def test_a_gateway_loads_nothing_heavy() -> None:
+    code = """
+import sys, watchkeeper.serving.app
+print(sorted({"torch", "transformers", "mlflow", "evidently", "detoxify", "dash", "pandas"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_config_is_one_document_with_every_section(tmp_path: Path) -> None:
+    (tmp_path / "watchkeeper.toml").write_text("[gateway]\nport = 8123\n")
+    shown = type_in("config", "--json", cwd=tmp_path)
+    assert shown.returncode == 0
+    document = json.loads(shown.stdout)
+    assert document["gateway"]["port"] == 8123
+    assert document["mlflow"]["experiment"] == "watchkeeper"
+
+
+@pytest.mark.parametrize("command", [*(command for command in COMMANDS if command != "evaluate")])
+def test_wrong_settings_are_one_line_and_exit_2(command: str, tmp_path: Path) -> None:
+    (tmp_path / "watchkeeper.toml").write_text("[gateway]\nprot = 8123\n")
+    shown = type_in(command, cwd=tmp_path)
+    assert shown.returncode == 2
+    assert shown.stdout == ""
+    assert shown.stderr == "watchkeeper: watchkeeper.toml:2: gateway.prot: there is no such setting\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["frobnicate"], "No such command"),
+        (["verify", "--colour"], "No such option"),
+        (["evaluate"], "Missing argument"),
+        (["evaluate", "astrology", "--last", "1h"], "astrology"),
+        (["evaluate", "toxicity", "--last", "soon"], "soon"),
+        (["evaluate", "toxicity", "--since", "2026-01-02", "--until", "2026-01-01"], "2026-01-01"),
+        (["demo", "--requests", "0"], "--requests"),
+    ],
+)
+def test_wrong_use_exits_2_and_says_what(words: list[str], said: str, tmp_path: Path) -> None:
+    shown = type_in(*words, cwd=tmp_path)
+    assert shown.returncode == 2
+    assert said in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+def test_doctor_says_what_is_wrong_and_exits_1(tmp_path: Path) -> None:
+    (tmp_path / "watchkeeper.toml").write_text('[knowledge]\nfolders = ["nowhere"]\n')
+    shown = type_in("doctor", "--json", cwd=tmp_path)
+    assert shown.returncode == 1
+    findings = {finding["part"]: finding for finding in json.loads(shown.stdout)}
+    assert findings["knowledge"]["state"] == "bad"
+    assert findings["data folder"]["state"] == "good"
+    assert findings["gateway"]["state"] == "off"

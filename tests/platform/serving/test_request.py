@@ -1,0 +1,93 @@
+"""Requests: what clients send is taken as OpenAI's API takes it, and what is wrong names the parameter."""
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from watchkeeper.serving.request import Refused, parse
+
+USER = {"role": "user", "content": "Hello"}
+
+
+def body(**fields: Any) -> bytes:
+    return json.dumps({"model": "watchkeeper", "messages": [USER]} | fields).encode()
+
+
+def test_the_least_a_client_sends() -> None:
+    request = parse(body())
+    assert (request.model, request.turns[0].text, request.stream) == ("watchkeeper", "Hello", False)
+
+
+def test_unknown_parameters_are_forwarded_and_known_ones_are_not() -> None:
+    request = parse(body(seed=7, tools=[{"type": "function"}], temperature=0.5))
+    assert request.forwarded == {"seed": 7, "tools": [{"type": "function"}]}
+
+
+def test_content_parts_are_joined_and_images_are_hashed() -> None:
+    parts = [{"type": "text", "text": "What is"}, {"type": "text", "text": "this?"},
+             {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]  # fmt: skip
+    turn = parse(body(messages=[{"role": "user", "content": parts}])).turns[0]
+    assert turn.text == "What is\nthis?"
+    assert len(turn.images[0]) == 64
+
+
+def test_the_newer_name_of_the_token_limit_wins() -> None:
+    assert parse(body(max_tokens=5, max_completion_tokens=9)).max_tokens == 9
+
+
+def test_openais_user_field_is_the_user() -> None:
+    assert parse(body(user="u1")).extension.user == "u1"
+    assert parse(body(user="u1", watchkeeper={"user": "u2"})).extension.user == "u2"
+
+
+def test_lone_surrogates_are_taken() -> None:
+    raw = b'{"model": "watchkeeper", "messages": [{"role": "user", "content": "a\\ud800b"}]}'
+    assert parse(raw).turns[0].text == "a\ud800b"
+
+
+@pytest.mark.parametrize(
+    ("raw", "param"),
+    [
+        (b"", None),
+        (b"{", None),
+        (b"[]", None),
+        (b"null", None),
+        (b"[" * 100_000, None),
+        (b"\xff\xfe", None),
+        (body(model=None), "model"),
+        (body(messages=[]), "messages"),
+        (body(messages="Hello"), "messages"),
+        (body(messages=["Hello"]), "messages[0]"),
+        (body(messages=[{"role": "wizard", "content": "x"}]), "messages[0].role"),
+        (body(messages=[{"role": "user"}]), "messages[0].content"),
+        (body(messages=[USER, {"role": "user", "content": [{"type": "video"}]}]), "messages[1].content[0]"),
+        (body(n=2), "n"),
+        (body(max_tokens=0), "max_tokens"),
+        (body(temperature=3), "temperature"),
+        (body(top_p=0), "top_p"),
+        (body(stream="yes"), "stream"),
+        (body(watchkeeper={"colour": "red"}), "watchkeeper"),
+        (body(watchkeeper={"tags": {"a": 1}}), "watchkeeper.tags[...]"),
+    ],
+)
+def test_what_is_wrong_names_the_parameter(raw: bytes, param: str | None) -> None:
+    with pytest.raises(Refused) as refused:
+        parse(raw)
+    assert refused.value.status == 400
+    assert refused.value.param == param
+    assert "\n" not in refused.value.message
+
+
+KEYS = st.sampled_from(["model", "messages", "role", "content", "stream", "watchkeeper", "n", "x"])
+LEAVES = st.none() | st.booleans() | st.floats() | st.text()
+JSON = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner), max_leaves=20)
+
+
+@given(JSON)
+def test_no_json_whatsoever_does_more_than_be_refused(plain: Any) -> None:
+    with contextlib.suppress(Refused):
+        parse(json.dumps(plain).encode("utf-8", "surrogatepass"))

@@ -1,0 +1,100 @@
+"""A server that takes OTLP as MLflow does and can be told to misbehave, and records to send."""
+
+import itertools
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from watchkeeper.record import STAGES, Message, Record, Stage, Verdict
+
+NOON = 1_790_000_000_000_000
+
+
+@dataclass
+class FakeMlflow:
+    """`traces`: what it keeps, by request id, each the texts in it. `answer`: given the traces of a request, the HTTP
+    status; anything but 200 keeps nothing."""
+
+    url: str = ""
+    traces: dict[str, str] = field(default_factory=dict)
+    batches: list[int] = field(default_factory=list)
+    answer: Callable[[dict[str, str]], int] = field(default=lambda traces: 200)
+
+    def take(self, body: bytes) -> int:
+        request = ExportTraceServiceRequest.FromString(body)
+        traces: dict[str, str] = {}
+        for span in request.resource_spans[0].scope_spans[0].spans:
+            name = span.trace_id.hex()
+            traces[name] = traces.get(name, "") + str(span)
+        self.batches.append(len(traces))
+        status = self.answer(traces)
+        if status == 200:
+            self.traces |= traces
+        return status
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: "_Server"
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        assert self.headers["x-mlflow-experiment-id"] == "7"
+        self.send_response(self.server.mlflow.take(body))
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    mlflow: FakeMlflow
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def fake_mlflow() -> Iterator[FakeMlflow]:
+    server = _Server(("127.0.0.1", 0), _Handler)
+    server.mlflow = FakeMlflow(url=f"http://127.0.0.1:{server.server_address[1]}")
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    yield server.mlflow
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def make_record() -> Callable[..., Record]:
+    """An answered request, each received a millisecond after the last; fields by name."""
+    times = itertools.count(NOON, 1000)
+
+    def make(**fields: Any) -> Record:
+        answered: dict[str, Any] = {
+            "request_id": uuid.uuid4().hex,
+            "received_at": next(times),
+            "prompt": (Message("system", "Be brief."), Message("user", "Who are you?")),
+            "prompt_text": "Who are you?",
+            "output_text": "A model.",
+            "finish_reason": "stop",
+            "model": "smol",
+            "upstream": "local",
+            "input_tokens": 11,
+            "output_tokens": 5,
+            "total_ms": 123.0,
+            "stages": tuple(Stage(name, 10.0 * index, 9.0) for index, name in enumerate(STAGES)),
+            "verdicts": (Verdict("pii", "prompt", "none", "pass", None, "", "1"),),
+        }
+        return Record(**(answered | fields))
+
+    return make

@@ -1,0 +1,227 @@
+"""The ledger: it believes no side about another, names every gap, and is never `ok` when it could not ask."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from watchkeeper.lake.interactions import score_rows, to_arrow
+from watchkeeper.lake.lake import Lake, LakeUnavailable
+from watchkeeper.record import Record, encode
+from watchkeeper.settings import Settings
+from watchkeeper.telemetry.deliveries import DeadLetter, Deliveries, bury
+from watchkeeper.telemetry.ledger import pending, verify, watermark
+from watchkeeper.telemetry.segment import Segment, adopt, segments
+from watchkeeper.telemetry.sinks import Dropped, LakeSink
+from watchkeeper.telemetry.spool import Spool
+from watchkeeper.tracking import TrackingUnavailable
+
+Make = Callable[..., Record]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data=tmp_path / "data")
+
+
+@pytest.fixture
+def traces(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> list[str]:
+    """What MLflow holds; put `away` in it and it does not answer."""
+    held: list[str] = []
+
+    class Tracking:
+        def __init__(self, uri: str) -> None:
+            assert uri == settings.mlflow.uri
+
+        def trace_ids(self, experiment: str) -> Iterator[str]:
+            assert experiment == settings.mlflow.experiment
+            if "away" in held:
+                raise TrackingUnavailable("MLflow does not answer")
+            yield from held
+
+    monkeypatch.setattr("watchkeeper.telemetry.ledger.Tracking", Tracking)
+    return held
+
+
+def spooled(settings: Settings, records: list[Record], *, opened: tuple[str, ...] = (), worker: str = "w0") -> Segment:
+    """The files of a worker that was killed: with a record of each of `records` (at least one), none of `opened`."""
+
+    async def fill() -> None:
+        spool = Spool.open(settings.data / "draft", worker)
+        for name in opened:
+            spool.accept(name, 1_780_000_000_000_000)
+        for record in records:
+            spool.accept(record.request_id, record.received_at)
+        await asyncio.gather(*(spool.append(record) for record in records))
+        shutil.copytree(settings.data / "draft" / worker, settings.spool_folder / worker)
+        await spool.close()
+        shutil.rmtree(settings.data / "draft")
+
+    asyncio.run(fill())
+    (segment,) = [segment for segment in segments(settings.spool_folder).segments if segment.worker == worker]
+    return segment
+
+
+def delivered(settings: Settings, segment: Segment, traces: list[str], *, retire: bool = False) -> None:
+    """As the shipper does it."""
+    traces += [name for _, name in segment.ids()[1]]
+    books = Deliveries(settings.data)
+    books.advance("mlflow", segment.uid, segment.last)
+    LakeSink(Lake(settings.lake_uri), Dropped(settings.data, "lake")).step(segment)
+    if retire:
+        accepted, records = segment.ids()
+        books.retire(segment, accepted, [name for _, name in records], at=1)
+        segment.remove()
+    books.close()
+
+
+def test_an_empty_house_is_in_order_and_looking_makes_no_folder(settings: Settings, traces: list[str]) -> None:
+    ledger = verify(settings)
+    assert ledger.ok
+    assert (ledger.served, ledger.spooled, ledger.mlflow, ledger.lake, ledger.scored) == (0, 0, 0, 0, 0)
+    assert pending(settings) == ({"mlflow": 0, "lake": 0}, [])
+    assert watermark(settings) is None
+    assert not settings.data.exists()
+
+
+@pytest.mark.parametrize("retire", [False, True])
+def test_everything_delivered_is_ok_before_and_after_retirement(
+    settings: Settings, traces: list[str], make_record: Make, retire: bool
+) -> None:
+    segment = spooled(settings, [make_record() for _ in range(5)])
+    delivered(settings, segment, traces, retire=retire)
+    traces.append("someone else's trace")
+    ledger = verify(settings)
+    assert ledger.ok, ledger
+    assert (ledger.served, ledger.spooled, ledger.mlflow, ledger.lake) == (5, 5, 5, 5)
+    assert ledger.pending == {"spool": 0, "mlflow": 0, "lake": 0}
+    assert msgspec.json.decode(msgspec.json.encode(ledger))["sampled_out"] == 0
+
+
+def test_what_is_not_delivered_yet_is_pending_and_not_missing(
+    settings: Settings, traces: list[str], make_record: Make
+) -> None:
+    segment = spooled(settings, [make_record() for _ in range(4)], opened=("0a" * 16,))
+    ledger = verify(settings)
+    assert (ledger.served, ledger.spooled, ledger.mlflow, ledger.lake) == (5, 4, 0, 0)
+    assert ledger.pending == {"spool": 1, "mlflow": 4, "lake": 4}
+    assert ledger.missing == {"mlflow": [], "lake": []}
+    assert not ledger.ok
+    traces.append(segment.ids()[1][0][1])  # it has it, and the cursor has not been moved yet
+    assert verify(settings).pending["mlflow"] == 3
+
+
+def test_what_the_shipper_believes_delivered_and_is_not_there_is_missing_by_name(
+    settings: Settings, traces: list[str], make_record: Make
+) -> None:
+    records = [make_record() for _ in range(3)]
+    delivered(settings, spooled(settings, records), traces, retire=True)
+    lost = traces.pop(1)
+    shutil.rmtree(settings.lake_uri)
+    ledger = verify(settings)
+    assert ledger.missing == {"mlflow": [lost], "lake": sorted(record.request_id for record in records)}
+    assert (ledger.mlflow, ledger.lake) == (2, 0)
+    assert not ledger.ok
+
+
+def test_what_is_somewhere_twice_is_doubled(settings: Settings, traces: list[str], make_record: Make) -> None:
+    records = [make_record() for _ in range(3)]
+    delivered(settings, spooled(settings, records), traces)
+    Lake(settings.lake_uri).append("interactions", to_arrow(records[:1]))
+    ledger = verify(settings)
+    assert ledger.doubled == {"spool": 0, "mlflow": 0, "lake": 1}
+    assert ledger.lake == 3
+    assert not ledger.ok
+
+
+def test_records_of_other_origin_are_neither_served_nor_doubled(
+    settings: Settings, traces: list[str], make_record: Make
+) -> None:
+    records = [make_record() for _ in range(3)]
+    delivered(settings, spooled(settings, records), traces)
+    again = [msgspec.structs.replace(records[0], source="replay"), make_record(source="mlflow")]
+    Lake(settings.lake_uri).append("interactions", to_arrow(again))
+    assert verify(settings).ok
+
+
+def test_a_dead_letter_is_counted_named_as_such_and_not_ok(
+    settings: Settings, traces: list[str], make_record: Make
+) -> None:
+    records = [make_record() for _ in range(3)]
+    segment = spooled(settings, records)
+    delivered(settings, segment, traces)
+    name = records[1].request_id
+    bury(settings.data, [DeadLetter(1, "mlflow", "HTTP 400", segment.uid, 2, name, "record", encode(records[1]))])
+    ledger = verify(settings)
+    assert ledger.dead_lettered == 1
+    assert (ledger.mlflow, ledger.lake) == (2, 3), "the trace that says so does not count as the record"
+    assert ledger.missing == {"mlflow": [], "lake": []}
+    assert not ledger.ok
+
+
+def test_who_cannot_be_asked_is_none_and_never_ok(settings: Settings, traces: list[str], make_record: Make) -> None:
+    delivered(settings, spooled(settings, [make_record()]), traces)
+    traces.append("away")
+    ledger = verify(settings)
+    assert ledger.mlflow is None
+    assert ledger.lake == 1
+    assert ledger.errors == ["MLflow does not answer"]
+    assert not ledger.ok
+
+
+def test_a_lake_that_cannot_be_read_is_none_and_says_why_once(
+    settings: Settings, traces: list[str], make_record: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivered(settings, spooled(settings, [make_record()]), traces)
+
+    def away(*arguments: object, **options: object) -> None:
+        raise LakeUnavailable("the store is away")
+
+    monkeypatch.setattr(Lake, "transaction_version", away)
+    monkeypatch.setattr(Lake, "query", away)
+    ledger = verify(settings)
+    assert (ledger.lake, ledger.scored, ledger.mlflow) == (None, None, 1)
+    assert ledger.errors == ["the store is away"]
+    assert not ledger.ok
+
+
+def test_a_segment_that_cannot_be_read_is_named(settings: Settings, traces: list[str], make_record: Make) -> None:
+    delivered(settings, spooled(settings, [make_record()], worker="w1"), traces)
+    torn = spooled(settings, [make_record() for _ in range(20)]).path
+    adopt(torn.parent)
+    os.truncate(torn, 5_000)
+    ledger = verify(settings)
+    assert ledger.unreadable == [str(torn)]
+    assert ledger.served == ledger.mlflow == 1
+    assert not ledger.ok
+    assert pending(settings) == ({"mlflow": 0, "lake": 0}, [str(torn)])
+
+
+def test_scored_counts_requests_that_were_served(settings: Settings, traces: list[str], make_record: Make) -> None:
+    records = [make_record() for _ in range(3)]
+    delivered(settings, spooled(settings, records), traces)
+    lake = Lake(settings.lake_uri)
+    rows = to_arrow([records[0], records[1], make_record(source="mlflow")])
+    for name in ("toxicity", "insult"):
+        scores = score_rows(rows, name, [0.1, 0.2, 0.3], scorer="toxicity", scorer_version="1", scored_at=1)
+        lake.append("scores", scores)
+    assert verify(settings).scored == 2
+
+
+def test_the_watermark_is_the_oldest_request_that_the_lake_may_lack(
+    settings: Settings, traces: list[str], make_record: Make
+) -> None:
+    records = [make_record(received_at=1_785_000_000_000_000 + number) for number in (30, 10, 20)]
+    segment = spooled(settings, records)
+    assert watermark(settings) == 1_785_000_000_000_010
+    sink = LakeSink(Lake(settings.lake_uri), Dropped(settings.data, "lake"), limit=2)
+    sink.step(segment)
+    assert watermark(settings) == 1_785_000_000_000_020
+    sink.step(segment)
+    assert watermark(settings) is None
+    spooled(settings, [make_record()], opened=("0b" * 16,), worker="w1")
+    assert watermark(settings) == 1_780_000_000_000_000, "under way"

@@ -1,0 +1,394 @@
+"""The spool as its gateway and its shipper meet it: what was acknowledged is there, once, whatever happens in between."""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from watchkeeper.record import Record, decode
+from watchkeeper.telemetry.segment import Segment, adopt, segments
+from watchkeeper.telemetry.spool import Spool, SpoolBusy, SpoolFull
+
+Make = Callable[..., Record]
+
+pytestmark = pytest.mark.anyio
+
+
+def records(folder: Path) -> list[Record]:
+    return [decode(row.body) for segment in segments(folder).segments for row in segment.rows(0)]
+
+
+def accepted(folder: Path) -> set[str]:
+    return {name for segment in segments(folder).segments for name in segment.ids()[0]}
+
+
+async def test_what_was_appended_is_there_at_once_and_after_closing(tmp_path: Path, make_record: Make) -> None:
+    spool = Spool.open(tmp_path, "w0")
+    sent = [make_record() for _ in range(300)]
+    for record in sent:
+        spool.accept(record.request_id, record.received_at)
+    await asyncio.gather(*(spool.append(record) for record in sent))
+    assert records(tmp_path) == sent
+    await spool.close()
+    assert records(tmp_path) == sent
+    assert accepted(tmp_path) == {record.request_id for record in sent}
+    (segment,) = segments(tmp_path).segments
+    assert segment.sealed
+    assert [row.sequence for row in segment.rows(0)] == list(range(1, 301))
+    assert not segment.path.with_name("1.sqlite-wal").exists(), "a closed segment is one file"
+
+
+async def test_many_callers_share_few_commits(tmp_path: Path, make_record: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool.open(tmp_path, "w0")
+    commits: list[int] = []
+    commit = Spool._commit
+
+    def counted(self: Spool, entries: Sequence[Any]) -> None:
+        commits.append(len(entries))
+        commit(self, entries)
+
+    monkeypatch.setattr(Spool, "_commit", counted)
+    await asyncio.gather(*(spool.append(make_record()) for _ in range(500)))
+    assert sum(commits) == 500
+    assert len(commits) < 100
+    await spool.close()
+
+
+async def test_a_segment_is_left_when_it_is_large_and_nothing_open_is_left_with_it(
+    tmp_path: Path, make_record: Make
+) -> None:
+    spool = Spool.open(tmp_path, "w0", segment_bytes=20_000)
+    slow = make_record()
+    spool.accept(slow.request_id, slow.received_at)
+    for _ in range(60):
+        await spool.append(make_record())
+    *passed, newest = segments(tmp_path).segments
+    assert len(passed) > 1
+    assert all(segment.sealed for segment in passed)
+    assert not newest.sealed
+    assert slow.request_id in newest.ids()[0], "its accept is carried along"
+    for segment in passed:
+        segment.remove()
+    await spool.append(slow)
+    await spool.close()
+    assert Counter(record.request_id for record in records(tmp_path))[slow.request_id] == 1
+    assert newest.first > 1, "sequences go on over segments"
+
+
+async def test_two_living_workers_never_share_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("watchkeeper.telemetry.spool.PATIENCE_S", 0.05)
+    spool = Spool.open(tmp_path, "w0")
+    with pytest.raises(SpoolBusy):
+        Spool.open(tmp_path, "w0")
+    await spool.close()
+    await Spool.open(tmp_path, "w0").close()
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "/etc"])
+def test_a_worker_cannot_be_named_out_of_the_spool(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="name"):
+        Spool.open(tmp_path, name)
+
+
+async def test_what_cannot_be_an_id_is_refused_before_it_can_spoil_a_batch(tmp_path: Path, make_record: Make) -> None:
+    spool = Spool.open(tmp_path, "w0")
+    for request_id, at in (("\ud800" * 32, 1), ("abc", 1), ("0" * 32, 1 << 58), ("0" * 32, -1)):
+        with pytest.raises(ValueError, match="id"):
+            spool.accept(request_id, at)
+    await spool.append(make_record())
+    await spool.close()
+
+
+async def test_what_msgpack_cannot_carry_is_mended_not_lost(tmp_path: Path, make_record: Make) -> None:
+    spool = Spool.open(tmp_path, "w0")
+    odd = make_record(
+        prompt_text="a\ud800b\0c",
+        tags={"\udc00": "\ud83d\ude00"},
+        input_tokens=10**30,
+        embedding=b"\xff",
+        support=np.float32(0.5),
+    )
+    await spool.append(odd)
+    await spool.close()
+    (kept,) = records(tmp_path)
+    assert kept.prompt_text == "a\ufffdb\0c"
+    assert kept.tags == {"\ufffd": "\U0001f600"}
+    assert kept.embedding == b"\xff"
+    assert kept.input_tokens == 2**63 - 1
+    assert kept.support == 0.5
+
+
+async def test_a_caller_who_goes_away_leaves_the_record(tmp_path: Path, make_record: Make) -> None:
+    spool = Spool.open(tmp_path, "w0")
+    record = make_record()
+    task = asyncio.create_task(spool.append(record))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await spool.close()
+    assert records(tmp_path) == [record]
+    with pytest.raises(SpoolFull):
+        await spool.append(record)
+
+
+async def test_a_gateway_that_ends_in_good_order_leaves_nothing_open(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path, "w0")
+    spool.accept(uuid.uuid4().hex, 5)
+    await spool.close()
+    (record,) = records(tmp_path)
+    assert (record.error, record.status, record.received_at, record.replica) == ("interrupted", 500, 5, "w0")
+
+
+@dataclass
+class World:
+    """A spool folder, what its user was told, and what its shipper took away. A crash leaves what is in the files: so a
+    copy of the files, taken between two commits, is what the next start finds."""
+
+    folder: Path
+    spool: Spool
+    crashes: int = 0
+    open: list[Record] = field(default_factory=list)
+    acknowledged: dict[str, Record] = field(default_factory=dict)
+    accepted: set[str] = field(default_factory=set)
+    shipped: list[Record] = field(default_factory=list)
+    shipped_accepts: set[str] = field(default_factory=set)
+
+    async def step(self, action: str, make: Make) -> None:
+        if action == "accept":
+            record = make()
+            self.spool.accept(record.request_id, record.received_at)
+            self.open.append(record)
+            self.accepted.add(record.request_id)
+        elif action == "append" and self.open:
+            await self.append(self.open.pop(0))
+        elif action == "burst":
+            await asyncio.gather(*(self.append(record) for record in self.open), self.append(make()))
+            self.open.clear()
+        elif action == "ship":
+            self.ship()
+        elif action == "crash":
+            await self.append(make())  # whatever was queued before is now in the files
+            await self.crash()
+        elif action == "restart":
+            await self.spool.close()
+            self.open.clear()
+            self.spool = Spool.open(self.folder, "w0", segment_bytes=4_000)
+
+    async def append(self, record: Record) -> None:
+        await self.spool.append(record)
+        self.acknowledged[record.request_id] = record
+
+    async def crash(self) -> None:
+        self.crashes += 1
+        left = self.folder.with_name(f"{self.folder.name}-{self.crashes}")
+        shutil.copytree(self.folder, left)
+        await self.spool.close()
+        shutil.rmtree(self.folder)
+        self.folder = left
+        self.open.clear()
+        if self.crashes % 2:
+            adopt(self.folder / "w0")  # the shipper comes first
+        self.spool = Spool.open(self.folder, "w0", segment_bytes=4_000)
+
+    def ship(self) -> None:
+        for segment in segments(self.folder).segments:
+            if not segment.sealed:
+                break
+            self.shipped += [decode(row.body) for row in segment.rows(0)]
+            self.shipped_accepts |= set(segment.ids()[0])
+            segment.remove()
+
+
+ACTIONS = st.lists(st.sampled_from(["accept", "append", "burst", "accept", "ship", "crash", "restart"]), max_size=25)
+
+
+@given(actions=ACTIONS)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_order_of_events_loses_or_doubles_a_record(
+    actions: list[str], tmp_path_factory: pytest.TempPathFactory, make_record: Make
+) -> None:
+    async def play() -> None:
+        folder = tmp_path_factory.mktemp("spool")
+        world = World(folder, Spool.open(folder, "w0", segment_bytes=4_000))
+        for action in actions:
+            await world.step(action, make_record)
+        await world.spool.close()
+        everything = world.shipped + records(world.folder)
+        counts = Counter(record.request_id for record in everything)
+        assert set(counts.values()) <= {1}
+        found = {record.request_id: record for record in everything}
+        assert world.acknowledged.items() <= found.items()
+        assert world.accepted <= found.keys(), "every accepted request has a record"
+        cut_off = [found[name] for name in world.accepted - world.acknowledged.keys()]
+        assert all(record.error == "interrupted" for record in cut_off)
+        assert world.accepted == world.shipped_accepts | accepted(world.folder)
+        shutil.rmtree(world.folder)
+
+    asyncio.run(play())
+
+
+TRAFFIC = """
+import asyncio, sys, uuid
+from pathlib import Path
+from watchkeeper.record import Record
+from watchkeeper.telemetry.spool import Spool
+
+async def client(spool):
+    while True:
+        name = uuid.uuid4().hex
+        spool.accept(name, 1)
+        await spool.append(Record(request_id=name, received_at=1, output_text="x" * 500))
+        sys.stdout.write(name + "\\n")
+        sys.stdout.flush()
+
+async def main():
+    spool = Spool.open(Path(sys.argv[1]), "w0", segment_bytes=100_000)
+    await asyncio.gather(*(client(spool) for _ in range(8)))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("last_word", ["gateway", "shipper"])
+def test_kill_9_in_mid_traffic_loses_nothing_that_was_acknowledged(tmp_path: Path, last_word: str) -> None:
+    acknowledged: set[str] = set()
+    for enough in (700, 50, 1200):
+        with subprocess.Popen([sys.executable, "-c", TRAFFIC, str(tmp_path)], stdout=subprocess.PIPE, text=True) as gateway:
+            assert gateway.stdout is not None
+            for number, line in enumerate(gateway.stdout):
+                acknowledged.add(line.strip())
+                if number == enough:
+                    gateway.send_signal(signal.SIGKILL)
+                    break
+            acknowledged |= {line.strip() for line in gateway.stdout if len(line) == 33}
+    if last_word == "shipper":
+        adopt(tmp_path / "w0")
+        assert adopt(tmp_path / "w0") == 0, "once"
+    else:
+        asyncio.run(Spool.open(tmp_path, "w0").close())
+    found = Counter(record.request_id for record in records(tmp_path))
+    assert set(found.values()) == {1}
+    assert acknowledged <= found.keys()
+    assert accepted(tmp_path) == found.keys()
+    assert len(acknowledged) > 1900
+    assert all(segment.sealed for segment in segments(tmp_path).segments)
+
+
+FULL = """
+import asyncio, resource, sys, uuid
+from pathlib import Path
+from watchkeeper.record import Record
+from watchkeeper.telemetry import spool as module
+from watchkeeper.telemetry.spool import Spool, SpoolFull
+
+module.RETRY_S = 0.05
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+
+def record(name, text="x" * 20_000):
+    return Record(request_id=name, received_at=1, output_text=text)
+
+async def main():
+    spool = Spool.open(Path(sys.argv[1]), "w0")
+    under_way, after = uuid.uuid4().hex, uuid.uuid4().hex
+    spool.accept(under_way, 1)
+    await spool.append(record(uuid.uuid4().hex))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    refused = uuid.uuid4().hex
+    spool.accept(refused, 1)
+    for name in (refused, under_way):
+        try:
+            await asyncio.wait_for(spool.append(record(name)), 10)
+            raise SystemExit("a full disk took a record")
+        except SpoolFull as full:
+            print("refused", full, file=sys.stderr)
+    try:
+        spool.accept(uuid.uuid4().hex, 1)
+        raise SystemExit("a full spool took a request")
+    except SpoolFull:
+        pass
+    await asyncio.sleep(0.5)  # the writer tries by itself, in vain, and gives the segment up
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    while True:
+        try:
+            spool.accept(after, 1)
+            break
+        except SpoolFull:
+            await asyncio.sleep(0.01)
+    await spool.append(record(after))
+    await spool.close()
+    print(under_way, refused, after)
+
+asyncio.run(main())
+"""
+
+
+def test_a_full_disk_refuses_and_opens_again_by_itself(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    under_way, refused, after = done.stdout.split()
+    counts = Counter(record.request_id for record in records(tmp_path))
+    assert set(counts.values()) == {1}
+    found = {record.request_id: record for record in records(tmp_path)}
+    assert len(found) == 4
+    assert found[after].error is None
+    for name in (under_way, refused):
+        assert (found[name].error, found[name].status) == ("spool_full", 503), "told to its caller, and on record"
+    assert accepted(tmp_path) == {under_way, refused, after}
+
+
+async def test_a_torn_segment_stops_neither_its_worker_nor_the_others(tmp_path: Path, make_record: Make) -> None:
+    for worker in ("w0", "w1"):
+        spool = Spool.open(tmp_path, worker)
+        for _ in range(50):
+            await spool.append(make_record())
+        await spool.close()
+    (torn,) = (tmp_path / "w0").glob("*.sqlite")
+    os.truncate(torn, 5_000)
+    found = segments(tmp_path)
+    assert list(found.unreadable) == [str(torn)]
+    assert [segment.worker for segment in found.segments] == ["w1"]
+    spool = Spool.open(tmp_path, "w0")
+    await spool.append(make_record())
+    await spool.close()
+    assert sum(segment.worker == "w0" for segment in segments(tmp_path).segments) == 1
+
+
+async def test_power_durability_syncs_every_commit(tmp_path: Path, make_record: Make) -> None:
+    spool = Spool.open(tmp_path / "deep" / "spool", "w0", durability="power")
+    assert spool._database is not None
+    assert spool._database.execute("PRAGMA synchronous").fetchone() == (2,)
+    await spool.append(make_record())
+    await spool.close()
+    assert len(records(tmp_path / "deep" / "spool")) == 1
+
+
+async def test_a_living_worker_that_was_taken_for_dead_goes_on_elsewhere(tmp_path: Path, make_record: Make) -> None:
+    spool = Spool.open(tmp_path, "w0")
+    first, second = make_record(), make_record()
+    await spool.append(first)
+    (tmp_path / "w0" / "lock").unlink()
+    adopt(tmp_path / "w0")
+    await spool.append(second)
+    await spool.close()
+    found: tuple[Segment, ...] = segments(tmp_path).segments
+    assert [[decode(row.body) for row in segment.rows(0)] for segment in found] == [[first], [second]]
+
+
+def test_the_spool_loads_nothing_heavy() -> None:
+    code = "import sys, watchkeeper.telemetry.spool; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    heavy = {"numpy", "pyarrow", "requests", "mlflow", "deltalake", "duckdb", "google.protobuf", "pydantic"}
+    assert not heavy & set(loaded)
