@@ -177,7 +177,7 @@ def link(words: Children, address: str, title: str = "", class_name: str = "") -
 
 
 def live(page: str, *children: Component) -> Component:
-    """A page's own tree, with what its callbacks listen to: `<page>-url` (the address) and `<page>-clock` (ticks).
+    """A page's own tree, with what its callbacks listen to: `<page>-url` (the address) and `<page>-tick` (look again).
 
     Both belong to the page, not to the frame, so that the callbacks of pages that are not shown never run.
     """
@@ -186,13 +186,27 @@ def live(page: str, *children: Component) -> Component:
             *children,
             dcc.Location(id=f"{page}-url", refresh="callback-nav"),
             dcc.Interval(id=f"{page}-clock", interval=POLL_MS),
+            dcc.Store(id=f"{page}-tick"),
+            dcc.Store(id=f"{page}-asking", data=False),
         ]
     )
 
 
+def keep_ticking(app: Dash, page: str) -> None:
+    """Lets the clock of a page tick, but not over a question that is still open: ticks that overtake answers starve it.
+
+    The callback that answers says `running=while_running(page)`. A question that got no answer (the server was away) is
+    given up after half a minute.
+    """
+    browser(
+        app, "tick", Output(f"{page}-tick", "data"),
+        Input(f"{page}-clock", "n_intervals"), State(f"{page}-asking", "data"), prevent_initial_call=True,
+    )  # fmt: skip
+
+
 def while_running(page: str) -> list[tuple[Output, bool, bool]]:
-    """For `running`: the clock stands still until the callback has answered. Ticks that overtake answers starve a page."""
-    return [(Output(f"{page}-clock", "disabled"), True, False)]
+    """For `running` of the callback that answers a page's ticks."""
+    return [(Output(f"{page}-asking", "data"), True, False)]
 
 
 def report_success(now: datetime, took_s: float) -> None:

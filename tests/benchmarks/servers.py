@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import requests
+
 from watchkeeper.settings import Mlflow, Settings
 from watchkeeper.tracking import server_command
 

@@ -1,7 +1,8 @@
 """`make bench`: every benchmark in one run on this machine, printed as one table of ratios against named peers.
 
-A row compares the same work done by us and by a peer, both measured here and now; times are CPU time unless it says so. Each figure
-is the median of several runs, with the least and the most. Nothing is asserted: a benchmark informs, a test decides.
+A row compares the same work done by us and by a peer, both measured here and now; times are CPU time unless it says so.
+Each figure is the median of several runs, with the least and the most. Nothing is asserted: a benchmark informs, a test
+decides.
 """
 
 import statistics
@@ -61,10 +62,11 @@ def show(rows: Iterable[Row]) -> None:
 
 
 def main() -> None:
-    import serving
+    import chat
+    import lake
     import telemetry
 
-    show([*telemetry.rows(), *serving.rows()])
+    show([*telemetry.rows(), *lake.rows(), *chat.rows()])
 
 
 if __name__ == "__main__":

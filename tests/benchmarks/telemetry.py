@@ -1,4 +1,4 @@
-"""What logging costs the thread that serves: a record into the spool, against MLflow's own SDK logging the same ten spans."""
+"""What logging costs the thread that serves: a record into the spool, against MLflow's SDK logging the same ten spans."""
 
 import asyncio
 import tempfile
@@ -10,6 +10,7 @@ from pathlib import Path
 import mlflow
 from servers import mlflow_server
 from table import Row, alternate, figure
+
 from watchkeeper.record import STAGES, Message, Record, Source, Stage, Verdict
 from watchkeeper.telemetry.spool import Spool
 

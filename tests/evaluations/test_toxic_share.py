@@ -117,8 +117,10 @@ def test_a_text_that_comes_often_is_judged_once(lake: Lake) -> None:
 def test_the_report_has_ids_and_no_text(lake: Lake) -> None:
     found = evaluate(lake, [*pairs(50, 0), ("vile Jonas Oakfield", "fine")])
     html, body = found.artifacts["report.html"], found.artifacts["report.json"]
-    assert "Oakfield" not in f"{html}{body}"
-    assert f"{50:032x}" in str(html)
+    assert isinstance(html, str)
+    assert isinstance(body, dict)
+    assert "Oakfield" not in html + str(body)
+    assert f"{50:032x}" in html
 
 
 @pytest.mark.parametrize(("hits", "count"), [(0, 0), (0, 30), (1, 100), (30, 30), (7, 19)])

@@ -1,5 +1,5 @@
-"""`watchkeeper demo` as a script runs it: one JSON document whose counts agree with each other, with MLflow's own client and
-with DuckDB on the lake's files; then `verify` over what it left."""
+"""`watchkeeper demo` as a script runs it: one JSON document whose counts agree with each other, with MLflow's own client
+and with DuckDB on the lake's files; then `verify` over what it left."""
 
 import json
 import os
@@ -67,6 +67,7 @@ def test_the_demo_shows_blocks_and_verdicts(told: dict[str, Any]) -> None:
 
 def test_mlflows_own_client_counts_the_same(told: dict[str, Any], mlflow_client: mlflow.MlflowClient) -> None:
     experiment = mlflow_client.get_experiment_by_name("watchkeeper")
+    assert experiment is not None
     traces = mlflow_client.search_traces(locations=[experiment.experiment_id], max_results=500)
     assert len({trace.info.trace_id for trace in traces}) == REQUESTS
     assert all(trace.info.status in ("OK", "ERROR") for trace in traces)
@@ -74,6 +75,7 @@ def test_mlflows_own_client_counts_the_same(told: dict[str, Any], mlflow_client:
 
 def test_a_blocked_request_is_found_by_its_tag(told: dict[str, Any], mlflow_client: mlflow.MlflowClient) -> None:
     experiment = mlflow_client.get_experiment_by_name("watchkeeper")
+    assert experiment is not None
     blocked = mlflow_client.search_traces(
         locations=[experiment.experiment_id], filter_string="tags.`watchkeeper.action` = 'block'", max_results=500
     )
@@ -94,7 +96,7 @@ def test_each_job_is_a_run_with_metrics_and_reports(told: dict[str, Any], mlflow
 def test_duckdb_on_the_lakes_files_counts_the_same(told: dict[str, Any]) -> None:
     def count(table: str, what: str) -> int:
         files = DeltaTable(str(Path(told["data"]) / "lake" / table)).file_uris()
-        row = duckdb.sql(f"SELECT {what} FROM read_parquet({files!r}, union_by_name = true)").fetchone()
+        row = duckdb.connect().execute(f"SELECT {what} FROM read_parquet(?, union_by_name = true)", [files]).fetchone()
         assert row is not None
         return int(row[0])
 

@@ -1,4 +1,4 @@
-"""Processes are killed in mid-traffic and started again: nothing that a client got an answer to is lost, nothing is doubled."""
+"""Processes are killed in mid-traffic and started again: nothing a client got an answer to is lost, nothing is doubled."""
 
 import asyncio
 import json
@@ -135,6 +135,6 @@ def answered_in_lake(uri: str) -> set[str]:
     from deltalake import DeltaTable
 
     files = DeltaTable(f"{uri}/interactions").file_uris()
-    rows = duckdb.sql(f"SELECT request_id FROM read_parquet({files!r})").fetchall()
+    rows = duckdb.connect().execute("SELECT request_id FROM read_parquet(?)", [files]).fetchall()
     assert len(rows) == len({row[0] for row in rows})
     return {row[0] for row in rows}

@@ -1,8 +1,6 @@
 """The official OpenAI client against a real gateway with a real encoder; only what the model says is scripted."""
 
 import json
-import os
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -41,7 +39,10 @@ class Running:
 
 @pytest.fixture(scope="module")
 def running(
-    tmp_path_factory: pytest.TempPathFactory, module_upstreams: Callable[[], Any], module_port: Callable[[], int]
+    tmp_path_factory: pytest.TempPathFactory,
+    module_upstreams: Callable[[], Any],
+    module_port: Callable[[], int],
+    module_processes: Callable[..., Any],
 ) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("gateway")
     script = module_upstreams()
@@ -70,27 +71,13 @@ price = {{ input = 1.0, output = 2.0 }}
     )
     started = []
     for command, ready in (("encoder", encoder), ("serve", gateway)):
-        log = (folder / f"{command}.log").open("wb")
         arguments = [sys.executable, "-m", "watchkeeper", command, "--config", str(config)]
-        started.append(subprocess.Popen(arguments, stdout=log, stderr=log, env=os.environ.copy()))
-        _wait(f"http://127.0.0.1:{ready}/health/ready", log.name)
+        started.append(module_processes(arguments, ready=f"http://127.0.0.1:{ready}/health/ready"))
     url = f"http://127.0.0.1:{gateway}"
     _wait_until(lambda: requests.get(f"{url}/health/ready", timeout=5).json()["knowledge"] == "ready", "the knowledge base")
     yield Running(url, folder / "data", script)
     for process in started:
-        process.terminate()
-    for process in started:
-        assert process.wait(60) in (0, -15)
-
-
-def _wait(url: str, log: str) -> None:
-    def answers() -> bool:
-        try:
-            return requests.get(url, timeout=2).status_code == 200
-        except requests.RequestException:
-            return False
-
-    _wait_until(answers, f"{url}: {Path(log).read_text()}")
+        process.stop()
 
 
 def _wait_until(condition: Callable[[], bool], what: str) -> None:
@@ -282,7 +269,7 @@ def test_content_parts_are_text_and_images_are_logged_as_hashes(running: Running
         "\u202etxet desrever\u202c",
         "🌧️" * 500,
         "a\u0300" * 1000,
-        "<|im_end|>",
+
         "{{sources}}",
     ],
 )

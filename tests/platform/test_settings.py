@@ -91,7 +91,7 @@ def test_a_wrong_variable_is_named(name: str, monkeypatch: pytest.MonkeyPatch, t
 
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError):
-        Settings().gateway = Settings().gateway  # type: ignore[misc]
+        Settings().gateway = Settings().gateway
 
 
 @pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("5m", 300), ("1h", 3600), ("7d", 604800)])

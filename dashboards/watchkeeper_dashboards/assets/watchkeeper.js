@@ -100,21 +100,41 @@
   });
 
   // ---- grid ----------------------------------------------------------------------------------------------------
-  // New filters start again at the top. A tick of the clock brings new rows to a reader who is at the top; further down the
-  // rows stay as they are, because each block was read on from the one above it.
-  function refreshGrid() {
+  // New filters start again at the top, and so does a list whose question was lost (it would wait for the answer for
+  // ever). A tick brings new rows to a reader who is at the top; further down the rows stay as they are, because each
+  // block was read on from the one above it.
+  function refreshGrid(search, tick) {
     let api = null;
     try {
       api = window.dash_ag_grid.getApi("traces-grid");
     } catch {
       return; // It is not drawn yet, and will ask for its first rows by itself.
     }
-    if (triggered().startsWith("traces-url.")) {
+    if (triggered().startsWith("traces-url.") || (tick && tick.lost)) {
       api.purgeInfiniteCache();
       api.ensureIndexVisible(0);
     } else if (api.getFirstDisplayedRowIndex() <= 0) {
       api.refreshInfiniteCache();
     }
+  }
+
+  // ---- asking again --------------------------------------------------------------------------------------------
+  const GIVE_UP_MS = 30000;
+  let asked = Date.now();
+
+  // A tick of the clock becomes a question to the server, unless the last one is still open or nobody looks.
+  function tick(n, asking) {
+    const open = asking ? Date.now() - asked : 0;
+    if (document.hidden || (asking && open < GIVE_UP_MS)) return same();
+    if (asking) {
+      const words = `The server has not answered for ${Math.round(open / 1000)} seconds. Trying again.`;
+      const notice = { className: "wk-notice", role: "alert", children: words };
+      window.dash_clientside.set_props("notice", {
+        children: { namespace: "dash_html_components", type: "Div", props: notice },
+      });
+    }
+    asked = Date.now();
+    return { n, lost: Boolean(asking) };
   }
 
   // ---- frame ---------------------------------------------------------------------------------------------------
@@ -127,6 +147,6 @@
   }
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
-    watchkeeper: { paint, scheme, range, links, filters, openPoint, refreshGrid, navbar, title, close: () => false },
+    watchkeeper: { paint, scheme, range, links, filters, openPoint, refreshGrid, tick, navbar, title, close: () => false },
   });
 })();

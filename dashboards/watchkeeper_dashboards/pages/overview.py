@@ -103,6 +103,8 @@ def layout(sources: Sources, _: str) -> Component:
 
 
 def register(app: Dash, sources: Sources) -> None:
+    shell.keep_ticking(app, "overview")
+
     @app.callback(
         Output("overview-empty", "children"),
         Output("overview-body", "style"),
@@ -113,10 +115,10 @@ def register(app: Dash, sources: Sources) -> None:
         Output("overview-jobs", "children"),
         Output("overview-review", "children"),
         Input("overview-url", "search"),
-        Input("overview-clock", "n_intervals"),
+        Input("overview-tick", "data"),
         running=shell.while_running("overview"),
     )
-    def read(search: str | None, _: int | None) -> tuple[Any, ...]:
+    def read(search: str | None, _: object) -> tuple[Any, ...]:
         began = time.perf_counter()
         now = sources.now()
         served = evidence.served(sources.lake)

@@ -38,14 +38,16 @@ def layout(sources: Sources, request_id: str) -> Component:
 
 
 def register(app: Dash, sources: Sources) -> None:
+    shell.keep_ticking(app, "trace")
+
     @app.callback(
         Output("trace-body", "children"),
         Input("trace-id", "data"),
-        Input("trace-clock", "n_intervals"),
+        Input("trace-tick", "data"),
         State("trace-url", "search"),
         running=shell.while_running("trace"),
     )
-    def read(request_id: str, _: int | None, search: str | None) -> Component:
+    def read(request_id: str, _: object, search: str | None) -> Component:
         began = time.perf_counter()
         wanted = request_id.strip().lower().removeprefix("tr-")
         back = html.Div(

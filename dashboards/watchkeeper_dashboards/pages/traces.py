@@ -141,6 +141,7 @@ def _grid() -> Component:
 
 
 def register(app: Dash, sources: Sources) -> None:
+    shell.keep_ticking(app, "traces")
     controls = [f"traces-{name}" for name in _CONTROLS]
     shell.browser(
         app, "filters",
@@ -148,7 +149,7 @@ def register(app: Dash, sources: Sources) -> None:
         *(Input(control, "value") for control in controls), Input("traces-url", "search"), State("traces-names", "data"),
     )  # fmt: skip
     shell.browser(
-        app, "refreshGrid", Input("traces-url", "search"), Input("traces-clock", "n_intervals"), prevent_initial_call=True
+        app, "refreshGrid", Input("traces-url", "search"), Input("traces-tick", "data"), prevent_initial_call=True
     )
 
     @app.callback(

@@ -3,8 +3,8 @@
 Each table of `tables.TABLES` is a Delta table `<uri>/<table>`, made at its first append and partitioned by UTC `date`.
 Reading is DuckDB in memory over the files of one table version, so that readers never lock writers out nor see half a
 commit. A table in a local folder is read by DuckDB's own parquet reader; one behind a URL (`s3://…`, `file://…`) through
-deltalake's Arrow dataset, because DuckDB would need an extension that is not in its package. Only local folders are
-covered by tests: object stores get `storage_options` as deltalake understands them.
+deltalake's Arrow dataset, because DuckDB would need an extension that is not in its package. Tests cover folders only: an
+S3 server was tried by hand, with `storage_options` as deltalake understands them (`AWS_ENDPOINT_URL`, …).
 
 Knows nothing of what the columns mean.
 """
@@ -140,7 +140,8 @@ class Lake:
         """The answer to `sql` (DuckDB's dialect, `$name` or `?` parameters; time zone UTC) as an Arrow table.
 
         Every table is a view of its name, empty while it does not exist. `version` reads tables as they were then.
-        Values never stand in `sql` itself, and tables follow FROM or JOIN, never a comma. Cast sums of integers (`sum(n)::BIGINT`): DuckDB's own are 128 bits wide.
+        Values never stand in `sql` itself, and tables follow FROM or JOIN, never a comma. Cast sums of integers
+        (`sum(n)::BIGINT`): DuckDB's own are 128 bits wide.
         Raises `LakeUnavailable` when a table cannot be opened, `duckdb.Error` when the SQL is wrong.
         """
         try:

@@ -81,6 +81,9 @@ _HEADING: Final = re.compile(r"\s*(?:#{1,6}\s.*|\*\*[^*]+\*\*:?\s*)")
 _NAME: Final = re.compile(r"(?<=[\w,;:)’'\"] )[(\"“‘*_]*([^\W\d_a-zß-ÿ][\w’'-]+)")
 
 
+_GERMAN: Final = frozenset(
+    {"der", "die", "das", "und", "ist", "sind", "nicht", "ein", "eine", "im", "den", "mit", "von", "zu", "haben"}
+)
 _NUMERIC: Final = numbers.SPELLED.keys() | {"am", "pm", "a.m", "p.m"}
 _CAPITALISED: Final = re.compile(
     r"(?:[^\W\d_a-zß-ÿ][\w’'-]*[ \t]+(?:(?:of|and|the|for)[ \t]+)?){1,5}[^\W\d_a-zß-ÿ][\w’'-]*"
@@ -158,7 +161,10 @@ class _Basis:
         if not number.readings & self.prompt_readings:
             return False
         within = any(
-            low <= value <= high for value in number.readings if isinstance(value, float) for low, high in self.ranges
+            low <= value <= high and unit == number.unit
+            for value in number.readings
+            if isinstance(value, float)
+            for low, high, unit in self.ranges
         )
         return within or number.unit not in self.units
 
@@ -194,8 +200,8 @@ def _no_claim(text: str) -> str:
         return "question"
     if _HEADING.fullmatch(text):
         return "heading"
-    refusal = _REFUSAL.search(text)
-    if refusal is not None and not _TURN.search(text, refusal.end()):
+    refused = max((refusal.end() for refusal in _REFUSAL.finditer(text)), default=0)
+    if refused and not _TURN.search(text, refused):
         return "refusal"
     if not any(char.isdigit() for char in text) and (_COURTESY.fullmatch(text) or _LEAD_IN.fullmatch(text)):
         return "courtesy"
@@ -219,11 +225,11 @@ def _overlap(tokens: list[str], basis: _Basis) -> float:
 
 def _unknown_names(claim: str, basis: _Basis) -> list[str]:
     """Words capitalised inside the sentence that neither a source nor the prompt holds; none where most are capitalised
-    (a title, or German)."""
+    (a title), or all nouns are (German)."""
     names = [
         name for name in _NAME.findall(claim) if words.fold(name) not in _SPEAKER and words.fold(name) not in words.STOP
     ]
-    if len(names) > 0.4 * len(claim.split()):
+    if len(names) > 0.5 * len(claim.split()) or len(_GERMAN & set(words.tokens(claim))) >= 2:
         return []
     known = basis.all_stems | basis.prompt_stems | basis.acronyms
     return [name for name in names if any(words.stem(token) not in known for token in words.tokens(name))]
@@ -232,22 +238,24 @@ def _unknown_names(claim: str, basis: _Basis) -> list[str]:
 def _opposed(claim: str, basis: _Basis) -> bool:
     """Whether a sentence of a source that is about the same denies what the claim asserts, or the other way round."""
     said = _Statement(claim)
-    like = [statement for statement in basis.statements if _alike(said, statement)]
-    disputed: set[str] = set()
-    for statement in like:
+    like = [(statement, common) for statement in basis.statements if (common := _in_common(said, statement))]
+    disputed: dict[str, int] = {}
+    for statement, common in like:
         if bool(said.denied) != bool(statement.denied):
-            disputed |= (said.denied | statement.denied) & said.content & statement.content
+            stems = set((said.denied | statement.denied) & said.content & statement.content)
         elif not said.denied:
-            turned = {stem for stem in said.stems - statement.stems if _OPPOSITES.get(stem) in statement.stems - said.stems}
-            disputed |= turned
-    shared = [statement.stems for statement in like if bool(said.denied) == bool(statement.denied)]
-    return any(not any(stem in stems for stems in shared) for stem in disputed)
+            stems = {stem for stem in said.stems - statement.stems if _OPPOSITES.get(stem) in statement.stems - said.stems}
+        else:
+            stems = set()
+        disputed |= {stem: max(common, disputed.get(stem, 0)) for stem in stems}
+    agreeing = [(statement.stems, common) for statement, common in like if bool(said.denied) == bool(statement.denied)]
+    return any(not any(stem in stems and common >= least for stems, common in agreeing) for stem, least in disputed.items())
 
 
-def _alike(one: _Statement, other: _Statement) -> bool:
-    """Whether one sentence holds most of what the other says."""
+def _in_common(one: _Statement, other: _Statement) -> int:
+    """How many words two sentences share, where one holds most of what the other says; else 0."""
     common = len(one.content & other.content)
-    return common >= 2 and common >= 0.6 * min(len(one.content), len(other.content))
+    return common if common >= 2 and common >= 0.6 * min(len(one.content), len(other.content)) else 0
 
 
 def _denied(text: str) -> frozenset[str]:

@@ -44,8 +44,8 @@ class Span:
 
 @dataclass(slots=True)
 class Journey:
-    """`clock`: monotonic seconds. `model_name`: what the client asked for. `answer`: what the model said, as received;
-    `delivered`: what the client got of it, None while that is the answer itself."""
+    """`clock`: monotonic seconds. `redactions`: what was taken out of the prompt before the model saw it. `answer`: what
+    the model said, as received; `delivered`: what the client got of it, None while that is the answer itself."""
 
     request_id: str
     received_at: int
@@ -75,6 +75,7 @@ class Journey:
     answer_model: str | None = None
     support: float | None = None
     verdicts: list[Verdict] = field(default_factory=list)
+    redactions: Counter[str] = field(default_factory=Counter)
     spans: dict[StageName, Span] = field(default_factory=dict)
     first_delta_at: float | None = None
     last_delta_at: float | None = None
@@ -141,7 +142,7 @@ class Journey:
 
         prompt_text = clean(self.prompt)
         output_text = clean(self.answer)
-        found = Counter(counts)
+        found = self.redactions + counts
         messages = self._logged()
         inputs, outputs = self.usage or (self.prompt_tokens, 0)
         price = self.upstream.price if self.upstream else None

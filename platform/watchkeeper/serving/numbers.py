@@ -66,13 +66,13 @@ def find(text: str) -> list[Number]:
     return [*_written_in_digits(text), *_spelled(text)]
 
 
-def ranges(text: str) -> list[tuple[float, float]]:
-    """Spans a text speaks of, ends included: `2 to 5`, `between 2 and 5`, `more than 5`, `up to 10`."""
+def ranges(text: str) -> list[tuple[float, float, str]]:
+    """(low, high, unit) of the spans a text speaks of: `2 to 5 years`, `between 2 and 5`, `more than 5`, `up to 10`."""
     plain = text.lower().replace(",", "")
-    pairs = [*_BETWEEN.findall(plain), *_BETWEEN_AND.findall(plain)]
-    found = [(float(low), float(high)) for low, high in pairs]
-    found += [(float(low), float("inf")) for low in _FROM.findall(plain)]
-    found += [(0.0, float(high)) for high in _UNTIL.findall(plain)]
+    pairs = [*_BETWEEN.finditer(plain), *_BETWEEN_AND.finditer(plain)]
+    found = [(float(match[1]), float(match[2]), _unit(plain, match)) for match in pairs]
+    found += [(float(match[1]), float("inf"), _unit(plain, match)) for match in _FROM.finditer(plain)]
+    found += [(0.0, float(match[1]), _unit(plain, match)) for match in _UNTIL.finditer(plain)]
     return found
 
 

@@ -5,7 +5,7 @@ and wording stay as they are. Knows nothing of what was asked.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from watchkeeper.serving.sentences import code_blocks, split
@@ -54,11 +54,9 @@ def postprocess(text: str) -> tuple[str, tuple[str, ...]]:
 
 def _without_residue(text: str) -> str:
     """Without the chat template's marks at both ends, and without a next turn that the model went on to invent."""
-    code = code_blocks(text)
-    for turn in _NEXT_TURN.finditer(text):
-        if not any(start <= turn.start() < end for start, end in code) and text[turn.start() - 1 : turn.start()] != "`":
-            text = text[: turn.start()]
-            break
+    turns = (turn for start, end in _prose(text) for turn in _NEXT_TURN.finditer(text, start, end))
+    turn = next((turn for turn in turns if text[turn.start() - 1 : turn.start()] != "`"), None)
+    text = text[: turn.start()] if turn else text
     begin = _BEGIN.match(text)
     if begin is not None and (begin["mark"] or not _OTHER_ROLE.search(text)):
         text = text[begin.end() :]
@@ -104,10 +102,18 @@ def _without_blank_lines(text: str) -> str:
     """Three blank lines or more become one, outside code."""
     parts: list[str] = []
     at = 0
-    for start, end in [*code_blocks(text), (len(text), len(text))]:
-        parts += [_BLANK_LINES.sub("\n\n", text[at:start]), text[start:end]]
+    for start, end in _prose(text):
+        parts += [text[at:start], _BLANK_LINES.sub("\n\n", text[start:end])]
         at = end
-    return "".join(parts)
+    return "".join([*parts, text[at:]])
+
+
+def _prose(text: str) -> Iterator[tuple[int, int]]:
+    """The spans between fenced code."""
+    at = 0
+    for start, end in [*code_blocks(text), (len(text), len(text))]:
+        yield at, start
+        at = end
 
 
 def _with_fence_closed(text: str) -> str:

@@ -46,7 +46,7 @@ class Sessions:
         self._sweep_at = 0.0
 
     def turns(self, tenant: str, session: str, limit: int) -> tuple[Message, ...]:
-        """The last `limit` turns, oldest first, each a user's and an assistant's message. Raises `SessionsUnavailable`."""
+        """The last `limit` turns, oldest first, two messages each. Raises `SessionsUnavailable`."""
         with self._opened() as connection:
             rows = connection.execute(
                 "SELECT asked, answered FROM turns WHERE tenant = ? AND session = ? AND at > ? ORDER BY number DESC LIMIT ?",
@@ -76,7 +76,7 @@ class Sessions:
                 self._sweep_at = now + _SWEEP_S
 
     def erase(self, tenant: str, session: str) -> int:
-        """Forgets a session, and overwrites what was stored of it; how many turns that was. Raises `SessionsUnavailable`."""
+        """Forgets a session and overwrites what was stored of it; how many turns it had. Raises `SessionsUnavailable`."""
         with self._opened() as connection:
             with connection:
                 gone = connection.execute("DELETE FROM turns WHERE tenant = ? AND session = ?", (tenant, session)).rowcount

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,7 +15,7 @@ from watchkeeper.lake.lake import Lake, LakeUnavailable
 from watchkeeper.record import Record, encode
 from watchkeeper.settings import Settings
 from watchkeeper.telemetry.deliveries import DeadLetter, Deliveries, bury
-from watchkeeper.telemetry.ledger import pending, verify, watermark
+from watchkeeper.telemetry.ledger import Ledger, pending, verify, watermark
 from watchkeeper.telemetry.segment import Segment, adopt, segments
 from watchkeeper.telemetry.sinks import Dropped, LakeSink
 from watchkeeper.telemetry.spool import Spool
@@ -225,3 +226,38 @@ def test_the_watermark_is_the_oldest_request_that_the_lake_may_lack(
     assert watermark(settings) is None
     spooled(settings, [make_record()], opened=("0b" * 16,), worker="w1")
     assert watermark(settings) == 1_780_000_000_000_000, "under way"
+
+
+WHOLE = Ledger(
+    served=5,
+    spooled=5,
+    mlflow=5,
+    lake=5,
+    scored=0,
+    dead_lettered=0,
+    pending={"spool": 0, "mlflow": 0, "lake": 0},
+    missing={"mlflow": [], "lake": []},
+    doubled={"spool": 0, "mlflow": 0, "lake": 0},
+    unreadable=[],
+    errors=[],
+)
+
+
+@pytest.mark.parametrize(
+    "flaw",
+    [
+        {"served": 6},
+        {"spooled": 4},
+        {"mlflow": 4},
+        {"mlflow": None},
+        {"lake": 4},
+        {"pending": {"lake": 1}},
+        {"missing": {"mlflow": ["0" * 32]}},
+        {"doubled": {"spool": 1}},
+        {"unreadable": ["1.sqlite"]},
+        {"errors": ["the scores cannot be read"]},
+    ],
+)
+def test_any_flaw_at_all_is_not_ok(flaw: dict[str, Any]) -> None:
+    assert WHOLE.ok
+    assert not msgspec.structs.replace(WHOLE, **flaw).ok

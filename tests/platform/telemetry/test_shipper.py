@@ -50,16 +50,17 @@ def leave_behind(settings: Settings, worker: str, finished: list[Record], open_i
     """What a worker leaves that is killed: its files as they were at that moment."""
 
     async def run() -> None:
-        spool = Spool.open(settings.spool_folder, worker)
+        draft = settings.data / "draft"
+        spool = Spool.open(draft, worker)
         for name in open_ids:
             spool.accept(name, 1_790_000_000_000_000)
         for record in finished:
             await spool.append(record)
-        left = settings.data / "left"
-        shutil.copytree(settings.spool_folder / worker, left)
+        shutil.copytree(draft / worker, settings.data / "left")
         await spool.close()
-        shutil.rmtree(settings.spool_folder / worker)
-        left.rename(settings.spool_folder / worker)
+        shutil.rmtree(draft)
+        settings.spool_folder.mkdir(exist_ok=True)
+        (settings.data / "left").rename(settings.spool_folder / worker)
 
     asyncio.run(run())
 
@@ -128,7 +129,7 @@ def test_a_dead_worker_is_adopted_and_what_it_left_open_is_on_record_once(
     assert rows.to_pylist() == [{"error": "interrupted", "status": 500, "replica": "w0"}]
 
 
-def test_a_living_worker_is_shipped_while_it_writes(
+def test_a_living_worker_is_shipped_while_it_writes_and_adopted_when_it_dies(
     settings: Settings, fake_mlflow: FakeMlflow, deliveries: Deliveries, make_record: Make, wait_for: Callable[..., None]
 ) -> None:
     stop = threading.Event()
@@ -150,10 +151,13 @@ def test_a_living_worker_is_shipped_while_it_writes(
 
     ids = asyncio.run(gateway())
     wait_for(lambda: not segments(settings.spool_folder).segments, what="retirement")
-    stop.set()
-    running.join()
     assert in_lake(settings) == Counter(ids)
     assert not any("interrupted" in text for text in fake_mlflow.traces.values())
+    done, cut_off = make_record(), "c0" * 16
+    leave_behind(settings, "w1", [done], [done.request_id, cut_off])
+    wait_for(lambda: "interrupted" in fake_mlflow.traces.get(cut_off, ""), what="what a dead worker left open")
+    stop.set()
+    running.join()
 
 
 def test_one_sink_away_holds_up_no_other_and_gets_everything_when_it_is_back(

@@ -196,6 +196,27 @@ def test_the_lake_has_every_record_once_in_every_table_whatever_fails(
     assert total == len(records)
 
 
+def test_a_batch_that_was_committed_unheard_is_not_part_of_a_larger_one_later(tmp_path: Path, make_record: Make) -> None:
+    records = [make_record() for _ in range(5)]
+    lake = Faulty(str(tmp_path / "lake"), iter(["after"]))
+    sink = LakeSink(lake, Dropped(tmp_path, "lake"))
+
+    async def grow() -> None:
+        spool = Spool.open(tmp_path / "spool", "w0")
+        await spool.append(records[0])
+        with pytest.raises(LakeUnavailable):
+            sink.step(segments(tmp_path / "spool").segments[0])
+        for record in records[1:]:
+            await spool.append(record)
+        drain(sink, segments(tmp_path / "spool").segments[0])
+        await spool.close()
+
+    asyncio.run(grow())
+    names, total = counted(lake)
+    assert names == Counter(record.request_id for record in records)
+    assert total == 5
+
+
 def test_a_new_segment_of_the_same_number_is_not_taken_for_the_old_one(tmp_path: Path, make_record: Make) -> None:
     lake = Lake(str(tmp_path / "lake"))
     for _ in range(2):

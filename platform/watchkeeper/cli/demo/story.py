@@ -15,8 +15,6 @@ import requests as http
 import tomli_w
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from watchkeeper_evaluations.job import Evaluation, evaluate
-from watchkeeper_evaluations.window import Window
 
 from watchkeeper.cli import output
 from watchkeeper.cli.demo.traffic import Counts, plan, send
@@ -26,6 +24,8 @@ from watchkeeper.cli.up import Supervisor, children, claim, is_free, ports
 from watchkeeper.cli.verify import plain as plain_ledger
 from watchkeeper.settings import Knowledge, Price, Settings
 from watchkeeper.telemetry.ledger import Ledger, verify
+from watchkeeper_evaluations.job import Evaluation, evaluate
+from watchkeeper_evaluations.window import Window
 
 DENIED: Final = {
     "legal advice": ("legal advice", "legal opinion", "sue my landlord"),

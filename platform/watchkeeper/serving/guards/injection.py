@@ -39,11 +39,7 @@ _FORGED_HEADING = re.compile(
 _TAGS = re.compile("[\U000e0020-\U000e007e]{4,}")
 _FLAG = "\U0001f3f4"  # regional flags end in tag characters
 _QUOTED = re.compile(r"\"[^\"\n]{3,400}\"|`[^`\n]{3,400}`|(?<!\w)'[^'\n]{3,400}'(?!\w)|```[\s\S]{3,2000}?```")
-_TALKS_ABOUT = re.compile(
-    r"\b(?:prompt injections?|jailbreak(?:s|ing)?|explain|examples?|such as|phrases?|what (?:is|does|do)|meaning|means"
-    r"|detect|classif\w+|translate|attackers?|attacks?|blog|article|paper|research|sentence|spell|grammar"
-    r"|how (?:do|can|should) (?:i|we) (?:prevent|defend))\b"
-)
+_TALKS_ABOUT: Final = rules.compiled(r"\b{talks_about}\b", rules.words("injection.toml"))
 _LEET = re.compile(r"[a-z][0134578@$!|€][a-z]|\b[!1@03][a-z]")
 _LEET_LETTERS: Final = str.maketrans("0134578@$!|€", "oieastbasile")
 _SPELLED = re.compile(r"(?:\b[a-z][ ._*-]{1,2}){9,}[a-z]\b")

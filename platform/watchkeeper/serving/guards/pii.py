@@ -128,6 +128,7 @@ class Pii:
     version = "1"
     targets: tuple[Target, ...] = ("prompt", "output")
     on_error: Literal["open", "closed"] = "closed"
+    reads_embedding = False
 
     def inspect(self, subject: Subject) -> Sequence[Finding]:
         return find(FAMILIES, subject.text)

@@ -41,26 +41,35 @@ class Match(msgspec.Struct, frozen=True):
 
 def load(file: str, category: str) -> tuple[Rule, ...]:
     """The rules of a file beside this one, in its order. `category` is that of rules that name none."""
-    content = tomllib.loads(Path(__file__).with_name(file).read_text(encoding="utf-8"))
-    words: dict[str, str] = content.get("words", {})
-    return tuple(_rule(entry, words, category) for entry in content["rules"])
+    content = _read(file)
+    return tuple(_rule(entry, content["words"], category) for entry in content["rules"])
 
 
-def _rule(entry: dict[str, Any], words: dict[str, str], category: str) -> Rule:
+def words(file: str) -> dict[str, str]:
+    """The `[words]` of a file beside this one."""
+    found: dict[str, str] = _read(file)["words"]
+    return found
+
+
+def _read(file: str) -> dict[str, Any]:
+    return tomllib.loads(Path(__file__).with_name(file).read_text(encoding="utf-8"))
+
+
+def _rule(entry: dict[str, Any], names: dict[str, str], category: str) -> Rule:
     return Rule(
         name=entry["name"],
         category=entry.get("category", category),
-        regex=compiled(entry["pattern"], words),
+        regex=compiled(entry["pattern"], names),
         needs=tuple(entry["needs"].split("|")),
         score=entry.get("score"),
         targets=tuple(entry.get("targets", ("prompt", "context", "output"))),
     )
 
 
-def compiled(pattern: str, words: dict[str, str]) -> re.Pattern[str]:
+def compiled(pattern: str, names: dict[str, str]) -> re.Pattern[str]:
     """A pattern as it is written in these files → what `re` takes."""
     while _NAME.search(pattern):
-        pattern = _NAME.sub(lambda name: f"(?:{words[name[1]]})", pattern)
+        pattern = _NAME.sub(lambda name: f"(?:{names[name[1]]})", pattern)
     return re.compile(pattern.replace("\n", "").replace("~ ", _SOME_WORDS).replace(" ", _SEPARATOR))
 
 

@@ -185,6 +185,7 @@ class Secrets:
     version = "1"
     targets: tuple[Target, ...] = ("prompt", "context", "output")
     on_error: Literal["open", "closed"] = "closed"
+    reads_embedding = False
 
     def inspect(self, subject: Subject) -> Sequence[Finding]:
         return find(FAMILIES, subject.text)

@@ -29,9 +29,11 @@ async def _run(journey: Journey, parts: Parts, span: Span) -> None:
         subject = Subject(target="prompt", text=turn.text, scan=scan_copy(turn.text), language=journey.language)
         judged = judge_text(parts.guards, journey.release.policies, subject, journey.embeddings)
         verdicts += judged.verdicts
-        turns.append(msgspec.structs.replace(turn, text=neutralise(redact(turn.text, judged.spans)[0])))
-    journey.sources, found = await _passages(journey, parts)
-    journey.verdicts += merge([*verdicts, *found])
+        text, found = redact(turn.text, judged.spans)
+        journey.redactions.update(found)
+        turns.append(msgspec.structs.replace(turn, text=neutralise(text)))
+    journey.sources, of_passages = await _passages(journey, parts)
+    journey.verdicts += merge([*verdicts, *of_passages])
     await _keep_embedding(journey, parts)
     journey.turns = turns
     stop = blocking(journey.verdicts)

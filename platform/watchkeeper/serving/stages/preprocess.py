@@ -2,9 +2,9 @@
 
 import msgspec
 
-from watchkeeper.serving import preprocess
 from watchkeeper.serving.journey import Journey, Span
 from watchkeeper.serving.parts import Parts
+from watchkeeper.serving.preprocess import preprocess
 from watchkeeper.serving.request import Refused, Turn
 from watchkeeper.serving.stages.stage import Stage
 
@@ -13,7 +13,7 @@ async def _run(journey: Journey, parts: Parts, span: Span) -> None:
     turns: list[Turn] = []
     changes: set[str] = set()
     for turn in journey.turns:
-        done = preprocess.preprocess(turn.text)
+        done = preprocess(turn.text)
         changes.update(done.changes)
         turns.append(msgspec.structs.replace(turn, text=done.text))
         if turn.role == "user":
