@@ -1,4 +1,4 @@
-"""What a chart costs: percentiles of a stage by five minutes, from rollups, against DuckDB over the same lake's raw rows."""
+"""What a chart costs: percentiles of a stage by five minutes, from rollups, against DuckDB over the lake's raw rows."""
 
 import random
 import tempfile

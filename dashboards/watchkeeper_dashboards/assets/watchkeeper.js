@@ -100,17 +100,21 @@
   });
 
   // ---- grid ----------------------------------------------------------------------------------------------------
-  // New filters start again at the top, and so does a list whose question was lost (it would wait for the answer for
-  // ever). A tick brings new rows to a reader who is at the top; further down the rows stay as they are, because each
-  // block was read on from the one above it.
-  function refreshGrid(search, tick) {
+  // New filters start again at the top. A tick brings new rows to a reader who is at the top; further down the rows stay
+  // as they are, because each block was read on from the one above it. No tick comes while a question is open, so a block
+  // that is not loaded then has lost its answer, and the grid would wait for it for ever.
+  function refreshGrid() {
     let api = null;
     try {
       api = window.dash_ag_grid.getApi("traces-grid");
     } catch {
       return; // It is not drawn yet, and will ask for its first rows by itself.
     }
-    if (triggered().startsWith("traces-url.") || (tick && tick.lost)) {
+    const ticked = triggered().startsWith("traces-tick.");
+    const lost = ticked && Object.values(api.getCacheBlockState() || {}).some((block) => block.pageStatus !== "loaded");
+    // The same question as the lost one would count as no change, and not be sent.
+    if (lost) window.dash_clientside.set_props("traces-grid", { getRowsRequest: null });
+    if (lost || !ticked) {
       api.purgeInfiniteCache();
       api.ensureIndexVisible(0);
     } else if (api.getFirstDisplayedRowIndex() <= 0) {
@@ -119,7 +123,7 @@
   }
 
   // ---- asking again --------------------------------------------------------------------------------------------
-  const GIVE_UP_MS = 30000;
+  const GIVE_UP_MS = 25000;
   let asked = Date.now();
 
   // A tick of the clock becomes a question to the server, unless the last one is still open or nobody looks.
@@ -134,7 +138,7 @@
       });
     }
     asked = Date.now();
-    return { n, lost: Boolean(asking) };
+    return n;
   }
 
   // ---- frame ---------------------------------------------------------------------------------------------------

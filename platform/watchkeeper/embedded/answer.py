@@ -10,12 +10,8 @@ import msgspec
 
 BROKEN: Final = "\ufffd"
 """What tokenizers write for bytes that are no complete character (yet)."""
-LONGEST_CHARACTER: Final = 4
-"""Tokens: one byte each, at worst. What is still broken after so many will not mend."""
 
 Decode = Callable[[Sequence[int]], str]
-
-
 Finish = Literal["stop", "length", "error"]
 
 
@@ -56,8 +52,7 @@ class Answer:
         """The text that this token makes safe to send, often empty. `stopped` says whether a stop sequence ended it."""
         self._tokens.append(token)
         fresh = self._fresh()
-        broken = fresh.endswith(BROKEN) and len(self._tokens) - self._read < LONGEST_CHARACTER
-        if not fresh or broken:
+        if not fresh or fresh.endswith(BROKEN):
             return ""
         self._context, self._read = self._read, len(self._tokens)
         return self._past_stops(fresh)

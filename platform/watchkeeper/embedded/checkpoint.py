@@ -4,6 +4,7 @@ Computes in float32: bfloat16 decodes a third faster but reads prompts half as f
 crawls on processors that lack its instructions. Knows nothing of HTTP or of who asks.
 """
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -16,6 +17,8 @@ from watchkeeper.embedded.keyvalues import agrees
 
 LONGEST_CONTEXT: Final = 8192
 """Tokens. What a hub model may claim beyond it takes more memory than a machine without accelerator should give."""
+
+logger = logging.getLogger(__name__)
 
 
 class Checkpoint:
@@ -63,11 +66,20 @@ def load(source: str) -> Checkpoint:
         raise hub.rejected(source, error) from error
     if tokenizer.chat_template is None:
         raise hub.ModelRejected(f"model {source!r} has no chat template: it completes texts, but does not answer")
-    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
     _lay_out_for_decoding(model)
-    if not kinds <= {"full_attention", "sliding_attention"} or not agrees(model):
+    if not _decodable(model):
         raise hub.ModelRejected(f"model {source!r} is of a kind ({model.config.model_type}) that this server cannot decode")
     return Checkpoint(model, tokenizer)
+
+
+def _decodable(model: Any) -> bool:
+    """Whether `KeyValues` can be this model's memory."""
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
+    try:
+        return kinds <= {"full_attention", "sliding_attention"} and agrees(model)
+    except Exception:  # models that are built otherwise fail in ways of their own
+        logger.info("the decoding check failed", exc_info=True)
+        return False
 
 
 def _ends(model: Any, tokenizer: Any) -> Iterator[int]:

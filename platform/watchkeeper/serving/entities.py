@@ -41,10 +41,10 @@ _LINKING: Final = frozenset({"of", "and", "the", "for", "de", "von", "van"})
 _STEPS: Final = frozenset(words.STOP - _LINKING)
 """In a heading, these make a step or a sentence of it (Working from abroad), no name."""
 _GENERIC_LIST: Final = """
-    about abstract access accessing adding advanced agenda appendix april august background basics before best
+    about abstract access accessing adding advanced agenda appendix april asked august background basics before best
     bug changelog chapter checklist conclusion configuration configuring contact contents contributing core date
     dates december definition definitions description details docs documentation english error errors example
-    examples faq february features file files friday further general german getting glossary goal goals guide
+    examples faq february features file files frequently friday further general german getting glossary goal goals guide
     guides handbook help home how important index info information installation installing instructions intro
     introduction issues january july june license licence limitations limits links list manual march may methods
     misc model monday more name names new note notes november october options other overview page part policies

@@ -58,7 +58,7 @@ class VectorCache:
     def _read(self) -> dict[bytes, NDArray[np.float16]]:
         """What the file holds; nothing where it is missing, cut off, or not what this module writes."""
         try:
-            with np.load(self._file, allow_pickle=False) as stored:
+            with self._file.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 keys, vectors = stored["keys"], stored["vectors"]
         except Exception:  # whatever is wrong with a cache, it is made anew
             return {}

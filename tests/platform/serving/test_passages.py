@@ -91,6 +91,11 @@ def test_what_cannot_be_read_says_why(tmp_path: Path, content: bytes, reason: st
         read(file)
 
 
+def test_what_the_system_refuses_says_why(tmp_path: Path) -> None:
+    with pytest.raises(Unreadable, match="Is a directory"):
+        read(tmp_path)
+
+
 def test_a_byte_order_mark_and_other_line_ends_are_read(tmp_path: Path) -> None:
     file = tmp_path / "x.md"
     file.write_bytes(b"\xef\xbb\xbf# A\r\n\r\nText.\r\n")

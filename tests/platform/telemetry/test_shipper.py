@@ -133,7 +133,7 @@ def test_a_living_worker_is_shipped_while_it_writes_and_adopted_when_it_dies(
     settings: Settings, fake_mlflow: FakeMlflow, deliveries: Deliveries, make_record: Make, wait_for: Callable[..., None]
 ) -> None:
     stop = threading.Event()
-    running = threading.Thread(target=shipper(settings, deliveries, stop).run, args=(False,))
+    running = threading.Thread(target=shipper(settings, deliveries, stop).run, args=(False,), daemon=True)
     running.start()
 
     async def gateway() -> set[str]:
@@ -166,7 +166,7 @@ def test_one_sink_away_holds_up_no_other_and_gets_everything_when_it_is_back(
     fake_mlflow.answer = lambda traces: 503
     fill(settings, "w0", [make_record() for _ in range(30)])
     stop = threading.Event()
-    running = threading.Thread(target=shipper(settings, deliveries, stop).run, args=(False,))
+    running = threading.Thread(target=shipper(settings, deliveries, stop).run, args=(False,), daemon=True)
     running.start()
     wait_for(lambda: len(in_lake(settings)) == 30, what="the lake")
     wait_for(
@@ -245,7 +245,8 @@ def test_only_one_shipper_works_on_a_data_folder_and_the_next_takes_over(
     stops = [threading.Event(), threading.Event()]
     results: list[int] = []
     threads = [
-        threading.Thread(target=lambda stop=stop: results.append(ship(settings, once=False, stop=stop))) for stop in stops
+        threading.Thread(target=lambda stop=stop: results.append(ship(settings, once=False, stop=stop)), daemon=True)
+        for stop in stops
     ]
     threads[0].start()
     wait_for(lambda: (settings.data / "shipper.json").exists(), what="the first")

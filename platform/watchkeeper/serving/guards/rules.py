@@ -15,7 +15,7 @@ import msgspec
 
 from watchkeeper.record import Target
 
-_SEPARATOR: Final = r"[\W_]{1,6}"
+_SEPARATOR: Final = r"(?:[\W_]{1,6})"
 _SOME_WORDS: Final = r"(?:[^\W_]{1,24}(?:'\w{1,3})?[\W_]{1,6}){0,5}?"
 _NAME = re.compile(r"\{([a-z_]+)\}")
 

@@ -1,0 +1,64 @@
+"""How many tokens a conversation has."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from watchkeeper.serving.tokens import EXACT_CHARACTERS, MESSAGE_TOKENS, REPLY_TOKENS, TokenCounter
+
+
+@pytest.fixture
+def exact(tmp_path: Path) -> TokenCounter:
+    """A tokenizer of words: one token each."""
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "hello": 1}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    return TokenCounter.open(tmp_path)
+
+
+def test_a_models_own_tokenizer_counts(exact: TokenCounter) -> None:
+    assert exact.exact
+    assert exact.text("hello big world") == 3
+    assert exact.text("") == 0
+
+
+def test_a_conversation_has_the_templates_tokens_too(exact: TokenCounter) -> None:
+    assert exact.count(["be nice", "hello world again"]) == 5 + 2 * MESSAGE_TOKENS + REPLY_TOKENS
+    assert exact.count([]) == REPLY_TOKENS
+
+
+def test_a_long_text_is_counted_by_samples(exact: TokenCounter) -> None:
+    text = "hello " * (EXACT_CHARACTERS * 4)
+    assert exact.text(text) == pytest.approx(len(text) / 6, rel=0.01)
+
+
+def test_a_lone_surrogate_is_counted_too(exact: TokenCounter) -> None:
+    assert exact.text("bad \ud800") == 2
+    assert TokenCounter().text("bad \ud800") > 0
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", b"not json"])
+def test_without_a_tokenizer_that_can_be_read_it_is_an_estimate(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "tokenizer.json").write_bytes(content)
+    counter = TokenCounter.open(tmp_path)
+    assert not counter.exact
+    assert counter.text("four") == 1
+    assert not TokenCounter.open(None).exact
+
+
+def test_the_estimate_knows_that_other_scripts_take_more_tokens() -> None:
+    counter = TokenCounter()
+    assert counter.text("a" * 400) == 100
+    assert counter.text("東" * 400) == 400
+    assert counter.text("я" * 300) == 200
+
+
+@given(st.text(max_size=100), st.text(max_size=100))
+def test_the_estimate_grows_with_the_text(one: str, other: str) -> None:
+    counter = TokenCounter()
+    assert counter.text(one + other) >= max(counter.text(one), counter.text(other))
+    assert (counter.text(one) == 0) == (one == "")
