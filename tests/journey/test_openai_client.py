@@ -269,7 +269,6 @@ def test_content_parts_are_text_and_images_are_logged_as_hashes(running: Running
         "\u202etxet desrever\u202c",
         "🌧️" * 500,
         "a\u0300" * 1000,
-
         "{{sources}}",
     ],
 )

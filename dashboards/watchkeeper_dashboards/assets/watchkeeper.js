@@ -102,8 +102,8 @@
   // ---- grid ----------------------------------------------------------------------------------------------------
   // New filters start again at the top. A tick brings new rows to a reader who is at the top; further down the rows stay
   // as they are, because each block was read on from the one above it. No tick comes while a question is open, so a block
-  // that is not loaded then has lost its answer, and the grid would wait for it for ever.
-  function refreshGrid() {
+  // that is not loaded then has lost its answer: the grid is told, or it would wait for it for ever.
+  function refreshGrid(search, tick, question) {
     let api = null;
     try {
       api = window.dash_ag_grid.getApi("traces-grid");
@@ -112,8 +112,7 @@
     }
     const ticked = triggered().startsWith("traces-tick.");
     const lost = ticked && Object.values(api.getCacheBlockState() || {}).some((block) => block.pageStatus !== "loaded");
-    // The same question as the lost one would count as no change, and not be sent.
-    if (lost) window.dash_clientside.set_props("traces-grid", { getRowsRequest: null });
+    if (lost && question && question.failCallback) question.failCallback();
     if (lost || !ticked) {
       api.purgeInfiniteCache();
       api.ensureIndexVisible(0);

@@ -149,8 +149,10 @@ def register(app: Dash, sources: Sources) -> None:
         *(Input(control, "value") for control in controls), Input("traces-url", "search"), State("traces-names", "data"),
     )  # fmt: skip
     shell.browser(
-        app, "refreshGrid", Input("traces-url", "search"), Input("traces-tick", "data"), prevent_initial_call=True
-    )
+        app, "refreshGrid",
+        Input("traces-url", "search"), Input("traces-tick", "data"), State("traces-grid", "getRowsRequest"),
+        prevent_initial_call=True,
+    )  # fmt: skip
 
     @app.callback(
         Output("traces-grid", "getRowsResponse"),

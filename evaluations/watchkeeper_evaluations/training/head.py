@@ -56,10 +56,11 @@ def fit(embeddings: Floats, targets: Floats, weights: Floats, seed: int, epochs:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=epochs * -(-len(inputs) // BATCH))
     scale = width**0.5
     for _ in range(epochs):
-        for rows in torch.randperm(len(inputs)).split(BATCH):
+        for rows in torch.split(torch.randperm(len(inputs)), BATCH):
             # A unit row's entries are about 1/sqrt(384); noise of a fifth of that keeps single texts from being learnt.
             noisy = inputs[rows] * scale + 0.2 * torch.randn(len(rows), width)
-            loss = nn.functional.binary_cross_entropy_with_logits(network(noisy), goal[rows], weight=weight[rows, None])
+            logits = network(noisy)
+            loss: Any = nn.functional.binary_cross_entropy_with_logits(logits, goal[rows], weight=weight[rows, None])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -71,6 +71,9 @@ class Body(msgspec.Struct, frozen=True):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
     logprobs: bool | None = None
     tools: list[Any] | None = None
     response_format: dict[str, Any] | None = None
@@ -197,6 +200,9 @@ def _refuse_unsupported(body: Body) -> None:
     kind = (body.response_format or {}).get("type", "text")
     unsupported = {
         "n": body.n not in (None, 1),
+        "frequency_penalty": bool(body.frequency_penalty),
+        "presence_penalty": bool(body.presence_penalty),
+        "logit_bias": bool(body.logit_bias),
         "logprobs": bool(body.logprobs),
         "tools": bool(body.tools),
         "response_format": kind != "text",

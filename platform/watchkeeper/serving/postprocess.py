@@ -60,11 +60,22 @@ def _without_residue(text: str) -> str:
     begin = _BEGIN.match(text)
     if begin is not None and (begin["mark"] or not _OTHER_ROLE.search(text)):
         text = text[begin.end() :]
+    return _without_marks_at_end(_without_bare_fence(_without_marks_at_end(text)))
+
+
+def _without_marks_at_end(text: str) -> str:
     end = text.rstrip()
     while end.endswith(_CLOSING) and not (end.endswith("</s>") and "<s>" in end):
         end = end[: end.rindex("<")].rstrip()
         text = end
     return text
+
+
+def _without_bare_fence(text: str) -> str:
+    """Without a fence at the end that opens a block of nothing."""
+    code = code_blocks(text)
+    bare = code and code[-1][1] == len(text) and "\n" not in text[code[-1][0] :].strip()
+    return text[: code[-1][0]].rstrip() if bare else text
 
 
 def _without_space(text: str) -> str:
@@ -117,20 +128,15 @@ def _prose(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _with_fence_closed(text: str) -> str:
-    """With the fence that ends a block left open; a fence with nothing after it is taken away."""
+    """With the fence that ends a block left open."""
     code = code_blocks(text)
-    if not code or code[-1][1] < len(text):
-        return text
-    block = text[code[-1][0] :]
-    lines = block.rstrip().split("\n")
+    block = text[code[-1][0] :] if code and code[-1][1] == len(text) else ""
     opening = _FENCE.match(block)
-    if opening is None or (
-        len(lines) > 1 and re.fullmatch(rf"[ ]{{0,3}}{opening[1][0]}{{{len(opening[1])},}}", lines[-1].rstrip())
-    ):
+    if opening is None:
         return text
-    if len(lines) == 1:
-        return text[: code[-1][0]].rstrip()
-    return f"{text.rstrip()}\n{opening[1]}"
+    closing = re.compile(rf"[ ]{{0,3}}{opening[1][0]}{{{len(opening[1])},}}")
+    lines = block.rstrip().split("\n")
+    return text if len(lines) > 1 and closing.fullmatch(lines[-1].rstrip()) else f"{text.rstrip()}\n{opening[1]}"
 
 
 _REPAIRS: Final[tuple[tuple[str, Callable[[str], str]], ...]] = (

@@ -116,6 +116,8 @@ def _repair_piece(match: re.Match[str]) -> str:
         piece, restore_byte_a0=False, replace_lossy_sequences=False, fix_c1_controls=False
     )
     certain = any(step.parameter in ("utf-8", "utf-8-variants", "decode_inconsistent_utf8") for step in steps)
+    if len([char for char in fixed if char > "\u024f" and char.isalpha()]) == 1:  # one letter of a foreign script: chance
+        return piece
     return fixed if certain and not badness.is_bad(fixed) and "\ufffd" not in fixed else piece
 
 

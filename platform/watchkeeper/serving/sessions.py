@@ -49,7 +49,7 @@ class Sessions:
         """The last `limit` turns, oldest first, two messages each. Raises `SessionsUnavailable`."""
         with self._opened() as connection:
             rows = connection.execute(
-                "SELECT asked, answered FROM turns WHERE tenant = ? AND session = ? AND at > ? ORDER BY number DESC LIMIT ?",
+        """The last `limit` turns, oldest first, two messages each. Raises `SessionsUnavailable`."""
                 (tenant, session, self._clock() - KEPT_S, max(limit, 0)),
             ).fetchall()
         return tuple(

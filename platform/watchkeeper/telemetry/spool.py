@@ -37,7 +37,7 @@ RETRY_S: Final = 1.0
 FAILURES: Final = 3
 """In a row, after which the writer gives the segment up and starts another."""
 
-PATIENCE_S: Final = 2.0
+PATIENCE_S: Final = 0.2
 """The shipper holds the lock of a dead worker for a moment while it adopts what is left."""
 
 ROW_BYTES: Final = 120

@@ -25,7 +25,8 @@ def pieces(tokens: Sequence[bytes], stops: Sequence[str] = ()) -> tuple[list[str
 
 def cut(data: bytes, lengths: Sequence[int]) -> list[bytes]:
     """The bytes in tokens of the given lengths, again and again."""
-    tokens, start = [], 0
+    tokens: list[bytes] = []
+    start = 0
     while start < len(data):
         length = lengths[len(tokens) % len(lengths)]
         tokens.append(data[start : start + length])

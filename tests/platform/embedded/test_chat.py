@@ -66,7 +66,8 @@ def client(url: str) -> Iterator[openai.OpenAI]:
 
 
 def ask(client: openai.OpenAI, **more: Any) -> Any:
-    return client.chat.completions.create(**{"model": NAME, "messages": HELLO, "max_tokens": 20, "seed": 4} | more)
+    create: Any = client.chat.completions.create
+    return create(**{"model": NAME, "messages": HELLO, "max_tokens": 20, "seed": 4} | more)
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -191,6 +192,7 @@ def test_models_and_health(url: str, client: openai.OpenAI) -> None:
         ({"max_tokens": 0}, 400, "max_tokens", "invalid_value"),
         ({"stop": list("abcde")}, 400, "stop", "invalid_value"),
         ({"n": 2}, 400, "n", "unsupported_parameter"),
+        ({"frequency_penalty": 0.5}, 400, "frequency_penalty", "unsupported_parameter"),
         ({"tools": [{"type": "function"}]}, 400, "tools", "unsupported_parameter"),
         ({"response_format": {"type": "json_object"}}, 400, "response_format", "unsupported_parameter"),
         ({"max_tokens": 500}, 400, "messages", "context_length_exceeded"),

@@ -58,12 +58,11 @@ def test_vectors_are_unit_and_near_where_meanings_are(client: openai.OpenAI) -> 
 
 
 @pytest.mark.models
-def test_known_vectors(client: openai.OpenAI) -> None:
-    """Against an independent computation from the hidden states, and the first figures that it gives for good."""
+def test_a_vector_is_the_normalised_mean_of_the_hidden_states(client: openai.OpenAI, packaged: Path) -> None:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    folder = weights.encoder_model(Path("~/.cache/watchkeeper").expanduser())
+    folder = weights.encoder_model(packaged)
     model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     with torch.inference_mode():
         hidden = model(**tokenizer(["Fair winds and following seas."], return_tensors="pt")).last_hidden_state[0]
@@ -186,7 +185,7 @@ def test_texts_of_like_length_share_a_batch() -> None:
     first, *rest = asyncio.run(scenario(story)).batches
     # The eight short ones first; padded to 256 with a long one they would fill the batch, so none is among them.
     assert first == [1, 3, 5, 7, 9, 11, 13, 15]
-    assert sorted(sum(rest, [])) == [0, 2, 4, 6, 8, 10, 12, 14]
+    assert sorted(mark for batch in rest for mark in batch) == [0, 2, 4, 6, 8, 10, 12, 14]
 
 
 def test_a_caller_who_leaves_is_not_worked_for() -> None:

@@ -182,7 +182,7 @@ def test_stopping_ends_all_requests(model: Any) -> None:
 
 
 def drawn(logits: torch.Tensor, n: int = 300, **sampling: float) -> list[int]:
-    job = Job([1], Sampling(max_tokens=1, seed=3, **sampling), lambda event: None)  # type: ignore[arg-type]
+    job = Job([1], Sampling(max_tokens=1, seed=3, **sampling), lambda event: None)
     return [draw(logits.unsqueeze(0), [job])[0] for _ in range(n)]
 
 

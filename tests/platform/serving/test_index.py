@@ -102,7 +102,7 @@ def test_what_makes_all_passages_alike_to_the_encoder_is_taken_off() -> None:
     def vector() -> NDArray[np.float32]:
         own = rng.normal(size=384).astype(np.float32)
         own[0] = 0
-        return common + own / np.linalg.norm(own) * np.float32(np.sqrt(0.4))
+        return np.asarray(common + own / np.linalg.norm(own) * np.sqrt(0.4), dtype=np.float32)
 
     vectors = np.stack([vector() for _ in range(20)])
     index = Index([Passage(f"a#{number}", "t", f"Absatz {number}") for number in range(20)], vectors)

@@ -221,7 +221,7 @@ def test_a_failing_rebuild_keeps_the_last_good_index(
     assert "could not be indexed" in caplog.text
     assert base.refresh()
     assert base.size == 3
-    assert base.problems == ()
+    assert not base.problems
 
 
 def test_names_of_several_folders_do_not_collide(folder: Path, tmp_path: Path) -> None:
