@@ -255,6 +255,25 @@ def test_filters_narrow_the_list_and_stand_in_the_address(visit: Any, house: Any
     assert complaints.found == []
 
 
+@pytest.mark.parametrize(("path", "content"), [("/?range=all", ".wk-tile"), ("/traces?range=all", ".ag-row .ag-cell")])
+def test_a_server_that_was_away_is_noticed_and_asked_again(visit: Any, path: str, content: str) -> None:
+    page, _ = visit("/nowhere")
+    page.clock.install()
+    page.goto(page.url.replace("/nowhere", path))
+    expect(page.locator(content).first).to_be_visible()
+    expect(page.locator("#updated")).to_contain_text("updated")
+    page.wait_for_load_state("networkidle")
+    page.route("**/_dash-update-component*", lambda route: route.abort())
+    with page.expect_event("requestfailed"):
+        page.clock.fast_forward(10_500)
+    page.clock.fast_forward(30_000)
+    expect(page.get_by_role("alert")).to_contain_text("The server has not answered")
+    page.unroute_all()
+    page.clock.fast_forward(30_000)
+    expect(page.get_by_role("alert")).to_have_count(0)
+    expect(page.locator(content).first).not_to_be_empty()
+
+
 def test_a_telephone_shows_every_page_without_scrolling_sideways(visit: Any, house: Any) -> None:
     for path in ("/?range=all", "/traces?range=all", f"/traces/{house.hostile.request_id}"):
         page, complaints = visit(path, width=390)

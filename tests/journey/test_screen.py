@@ -1,4 +1,4 @@
-"""From a prompt to its verdict on screen: a hostile prompt goes through a real gateway and is looked at in a real browser."""
+"""From a prompt to its verdict on screen: a hostile prompt sent through a real gateway, looked at in a real browser."""
 
 import shutil
 from collections.abc import Callable

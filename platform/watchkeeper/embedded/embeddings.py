@@ -27,8 +27,8 @@ from watchkeeper.settings import Settings
 
 MAX_TOKENS: Final = 256
 """Of a text, its two marks among them: what the encoder was trained on. The rest of a longer text is not read."""
-BATCH_TOKENS: Final = 2048
-"""Padding included. A batch takes about a third of a second on one core, which is what a new request waits at most."""
+BATCH_TOKENS: Final = 1024
+"""Padding included. A batch takes about a quarter of a second on one core, which is what a new request waits at most."""
 MAX_INPUTS: Final = 2048
 MAX_WAITING: Final = 20_000
 RETRY_AFTER_S: Final = 5

@@ -49,7 +49,8 @@ class Sessions:
         """The last `limit` turns, oldest first, two messages each. Raises `SessionsUnavailable`."""
         with self._opened() as connection:
             rows = connection.execute(
-        """The last `limit` turns, oldest first, two messages each. Raises `SessionsUnavailable`."""
+                "SELECT asked, answered FROM turns WHERE tenant = ? AND session = ? AND at > ?"
+                " ORDER BY number DESC LIMIT ?",
                 (tenant, session, self._clock() - KEPT_S, max(limit, 0)),
             ).fetchall()
         return tuple(

@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from watchkeeper.lake.lake import Lake
+from watchkeeper.lake.upkeep import tidy
 from watchkeeper.settings import Settings
 from watchkeeper.telemetry.deliveries import Deliveries, dead_letters
 from watchkeeper.telemetry.segment import Found, Segment, SegmentUnreadable, adopt, lock, segments
@@ -28,6 +29,7 @@ STATUS: Final = "shipper.json"
 LOCK: Final = "shipper.lock"
 
 TIDY_S: Final = 1.0
+UPKEEP_S: Final = 30.0
 GRACE_S: Final = 10.0
 """How long a batch under way may take once the shipper is to stop; it would be delivered again, which costs time only."""
 
@@ -137,7 +139,8 @@ class Feed:
 
 
 class Shipper:
-    """All feeds of one data folder, and the housekeeping around them. `clock`: seconds since the epoch."""
+    """All feeds of one data folder, and the housekeeping around them. `clock`: seconds since the epoch. `upkeep`: what is
+    to be done each `UPKEEP_S` with what was delivered, such as joining the lake's small files."""
 
     def __init__(
         self,
@@ -149,7 +152,10 @@ class Shipper:
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
         pause: Callable[[float], object] | None = None,
+        upkeep: Callable[[], object] = lambda: None,
     ) -> None:
+        self._upkeep = upkeep
+        self._kept_at = clock()
         self._data = settings.data
         self._spool = settings.spool_folder
         self._deliveries = deliveries
@@ -186,12 +192,15 @@ class Shipper:
         return [thread for thread in self._threads if thread.is_alive()]
 
     def tidy(self) -> None:
-        """Adopts, retires and reports. What fails is tried again the next time."""
+        """Adopts, retires, reports and keeps up. What fails is tried again the next time."""
         try:
             found = segments(self._spool)
             self._adopt(found)
             self._retire(found)
             self._report(found)
+            if self._clock() - self._kept_at >= UPKEEP_S:
+                self._kept_at = self._clock()
+                self._upkeep()
         except Exception as error:  # a full disk, say: the feeds go on meanwhile
             _log.warning("housekeeping failed: %s: %s", type(error).__name__, error)
 
@@ -273,7 +282,7 @@ def ship(settings: Settings, *, once: bool, stop: threading.Event) -> int:
         MlflowSink(settings.mlflow.uri, experiment_id, deliveries, Dropped(settings.data, MLFLOW)),
         LakeSink(lake, Dropped(settings.data, LAKE)),
     ]
-    shipper = Shipper(settings, sinks, deliveries, stop)
+    shipper = Shipper(settings, sinks, deliveries, stop, upkeep=lambda: tidy(lake))
     try:
         return shipper.run(once)
     finally:

@@ -216,9 +216,10 @@ def test_a_failing_rebuild_keeps_the_last_good_index(
     with monkeypatch.context() as patch:
         patch.setattr(module, "Index", fail)
         assert not base.refresh()
+        assert base.problems == (Problem("", "could not be indexed again: MemoryError"),)
+        assert "could not be indexed" in caplog.text
+        assert base.size == 2
     assert ids(base.search("annual leave", None, 3, 0.3)) == ["leave.md#1"]
-    assert base.problems == (Problem("", "could not be indexed again: MemoryError"),)
-    assert "could not be indexed" in caplog.text
     assert base.refresh()
     assert base.size == 3
     assert not base.problems

@@ -116,6 +116,19 @@ def test_once_brings_everything_everywhere_and_leaves_only_the_books(
     }
 
 
+def test_what_was_delivered_is_kept_up_now_and_then(settings: Settings, deliveries: Deliveries) -> None:
+    now, done = [0.0], [0]
+
+    def upkeep() -> None:
+        done[0] += 1
+
+    keeper = Shipper(settings, [], deliveries, threading.Event(), clock=lambda: now[0], upkeep=upkeep)
+    for at, times in ((0.0, 0), (29.0, 0), (31.0, 1), (32.0, 1), (62.0, 2)):
+        now[0] = at
+        keeper.tidy()
+        assert done == [times], at
+
+
 def test_a_dead_worker_is_adopted_and_what_it_left_open_is_on_record_once(
     settings: Settings, fake_mlflow: FakeMlflow, deliveries: Deliveries, make_record: Make
 ) -> None:

@@ -102,7 +102,7 @@ _KEY = (
     r"|client[_ -]?secret|(?:bearer|session|refresh|id|bot|csrf)[_ -]?token|token|secret)"
 )
 _ASSIGN = r"[\w-]{0,16}[\"'`\]]{0,2}\s{0,3}(?::=|=>|={1,3}|:)\s{0,3}"
-_IS = r"(?:\s{1,2}(?:is|was|are|ist|es)\s{1,2}|\s?[:=]\s{0,2})[\"'`]?"
+_IS = r"(?:\s{1,2}(?:is|was|are|ist|es)\s?:?\s{1,2}|\s?[:=]\s{1,2})[\"'`]?"
 _QUOTED = r"[\"'`](?P<value>[^\"'`\s]{4,})"
 _ASSIGNED = r"(?P<value>[^\s\"'`,;&]{5,}[^\s\"'`,;&.:?)\]}>])"
 _TOLD = r"(?P<value>[^\s\"'`]{5,}[^\s\"'`,;.:?)\]}>])"
@@ -151,6 +151,9 @@ ASSIGNMENTS: Final = (
     _after(_PASSWORD + _ASSIGN, _ASSIGNED, "PASSWORD", "password_assigned", _is_strong, *_PASS),
     _after(rf"[?&]{_PASSWORD}=", r"(?P<value>[^&\s\"'<>]{4,})", "PASSWORD", "password_in_query", _is_given, *_PASS),
     _after(rf"\b{_PASSWORD}{_IS}", _TOLD, "PASSWORD", "password_told", _is_strong_or_digits, *_PASS),
+    _after(
+        _PASSWORD + r"[\"']?\s?[:=]\s?[\"']?", r"(?P<value>\d{4,})\b", "PASSWORD", "password_digits", str.isdigit, *_PASS
+    ),
     _after(_PIN + _IS, r"(?P<value>\d{3,8})\b", "PASSWORD", "pin_told", str.isdigit, "pin", "code", "cv"),
     _after(_KEY + _ASSIGN, _QUOTED, "API_KEY", "key_quoted", _is_key, *_KEYS),
     _after(_KEY + _ASSIGN, _ASSIGNED, "API_KEY", "key_assigned", _is_key, *_KEYS),

@@ -15,7 +15,7 @@ from watchkeeper.serving.scan import scan_copy
 EMBEDDING: NDArray[np.float32] = np.full(384, 384**-0.5, np.float32)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def judged() -> Callable[..., Judgement]:
     """(guard, text, target, embedded, support) → what the default policies make of it."""
 
@@ -35,7 +35,7 @@ def judged() -> Callable[..., Judgement]:
     return judged
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def action(judged: Callable[..., Judgement]) -> Callable[..., Action]:
     """As `judged`, the strongest action alone."""
 
@@ -45,7 +45,7 @@ def action(judged: Callable[..., Judgement]) -> Callable[..., Action]:
     return action
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def head() -> Callable[[dict[str, float]], Head]:
     """Class → probability: a head that gives these to every text."""
 

