@@ -30,11 +30,6 @@ def create(settings: Settings) -> Dash:
     return assemble(sources)
 
 
-def _warm(settings: Settings) -> None:
-    with contextlib.suppress(Exception):
-        evidence.served(Lake(settings.lake_uri, settings.lake.storage_options))
-
-
 def assemble(sources: Sources) -> Dash:
     """The app over given sources."""
     app = Dash(
@@ -67,3 +62,8 @@ def run(settings: Settings) -> None:
         return server
 
     serve(settings.dashboard, make)
+
+
+def _warm(settings: Settings) -> None:
+    with contextlib.suppress(Exception):
+        evidence.served(Lake(settings.lake_uri, settings.lake.storage_options))

@@ -13,7 +13,7 @@ from watchkeeper.lake.rollup import STATUS_SQL
 
 Row = dict[str, Any]
 
-TOXICITY: Final = "toxicity"
+TOXICITY: Final = "toxicity.output"
 """The judge's score that the pages show beside a request."""
 
 _PREVIEW: Final = 200

@@ -1,7 +1,7 @@
 """Addresses in MLflow's own pages. Asks its REST interface for the numbers of our experiments, and never loads its client.
 
-An experiment that is not known (yet), or a server that is away, gives None, and no page waits for it: the question is asked
-in the background, and again half a minute later.
+An experiment that is not known (yet), or a server that is away, gives None. The question is asked in the background, a page
+waits for its answer but a moment, and it is asked again half a minute later.
 """
 
 import threading
@@ -16,6 +16,7 @@ from watchkeeper.tracking import Tracking
 
 ASK_AGAIN_S: Final = 30.0
 _TIMEOUT_S: Final = 2.0
+_MOMENT_S: Final = 0.3
 
 
 class MlflowLinks:
@@ -46,12 +47,16 @@ class MlflowLinks:
 
     def _experiment(self, name: str) -> str | None:
         with self._lock:
-            known = self._ids.get(name)
             now = self._monotonic()
-            if known is None and now - self._asked.get(name, -ASK_AGAIN_S) >= ASK_AGAIN_S:
+            ask = name not in self._ids and now - self._asked.get(name, -ASK_AGAIN_S) >= ASK_AGAIN_S
+            if ask:
                 self._asked[name] = now
-                threading.Thread(target=self._ask, args=(name,), name=f"mlflow-links-{name}", daemon=True).start()
-        return known
+        if ask:
+            asking = threading.Thread(target=self._ask, args=(name,), name=f"mlflow-links-{name}", daemon=True)
+            asking.start()
+            asking.join(_MOMENT_S)
+        with self._lock:
+            return self._ids.get(name)
 
     def _ask(self, name: str) -> None:
         try:

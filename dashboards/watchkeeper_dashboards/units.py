@@ -49,14 +49,14 @@ def share(part: float | None) -> str:
 
 
 def dollars(usd: float | None) -> str:
-    """`$0`, `$0.00031`, `$0.40`, `$1,204`."""
+    """`$0`, `<$0.0001`, `$0.00031`, `$0.40`, `$1,204`."""
     if usd is None or not math.isfinite(usd):
         return NONE
     if usd == 0:
         return "$0"
     if usd >= 100:
         return f"${usd:,.0f}"
-    return f"${usd:.2f}" if usd >= 0.1 else f"${usd:.2g}" if usd >= 0.0001 else f"${usd:.1e}"
+    return f"${usd:.2f}" if usd >= 0.1 else f"${usd:.2g}" if usd >= 0.0001 else "<$0.0001"
 
 
 def score(value: float | None) -> str:

@@ -190,7 +190,7 @@ def fill(lake: Lake, records: Sequence[Record], seed: int = 7) -> None:
     lake.append("interactions", rows)
     lake.append("rollups", roll_up(records))
     toxicity = [round(rng.betavariate(1, 30), 4) for _ in records]
-    scores = score_rows(rows, "toxicity", toxicity, scorer="toxicity", scorer_version="1", scored_at=NOW)
+    scores = score_rows(rows, "toxicity.output", toxicity, scorer="toxicity", scorer_version="1", scored_at=NOW)
     lake.append("scores", scores)
     lake.append("rollups", roll_up_scores(scores, rows))
     start, end = NOW - timedelta(hours=1), NOW - timedelta(minutes=2)

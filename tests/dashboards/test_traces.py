@@ -93,7 +93,25 @@ def test_the_grid_gets_rows_as_text(house: Any, reader_of: Any) -> None:
     assert response["rowData"][0]["prompt"] == house.hostile.prompt_text
     assert response["rowData"][0]["time"] == "10 Jan 16:57:10"
     assert response["rowCount"] is None
-    assert answer["response"]["traces-cursors"]["data"].keys() == {"100"}
+    assert answer["response"]["traces-cursors"]["data"]["cursors"].keys() == {"100"}
+
+
+def test_cursors_of_another_order_are_not_followed(house: Any, reader_of: Any) -> None:
+    reader = reader_of(house)
+    first = reader.fire(
+        "traces-grid.getRowsResponse",
+        traces_grid_getRowsRequest={"startRow": 0, "endRow": 100},
+        traces_url_search="?range=all",
+    )["response"]
+    second = reader.fire(
+        "traces-grid.getRowsResponse",
+        traces_grid_getRowsRequest={"startRow": 100, "endRow": 200, "sortModel": [{"colId": "total_ms", "sort": "desc"}]},
+        traces_url_search="?range=all",
+        traces_cursors_data=first["traces-cursors"]["data"],
+    )["response"]
+    slowest = sorted(house.records, key=lambda record: (-record.total_ms, record.request_id))
+    shown = [row["request_id"] for row in second["traces-grid"]["getRowsResponse"]["rowData"]]
+    assert shown == [record.request_id for record in slowest[100:200]]
 
 
 def test_nothing_found_says_why(house: Any, make_house: Any, reader_of: Any, read: Any) -> None:

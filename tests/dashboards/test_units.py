@@ -43,7 +43,7 @@ def test_share(part: float | None, words: str) -> None:
 
 @pytest.mark.parametrize(
     ("usd", "words"),
-    [(None, "–"), (0.0, "$0"), (0.00031, "$0.00031"), (0.4, "$0.40"), (1_204.4, "$1,204"), (0.0000031, "$3.1e-06")],
+    [(None, "–"), (0.0, "$0"), (0.00031, "$0.00031"), (0.4, "$0.40"), (1_204.4, "$1,204"), (0.0000031, "<$0.0001")],
 )
 def test_dollars(usd: float | None, words: str) -> None:
     assert units.dollars(usd) == words

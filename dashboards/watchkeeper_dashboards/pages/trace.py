@@ -143,7 +143,7 @@ def _measures(row: Row) -> list[tuple[str, parts.Children]]:
         ("Total", units.milliseconds(row["total_ms"])),
         ("First token", units.milliseconds(row["ttft_ms"])),
         ("Our overhead", units.milliseconds(row["overhead_ms"])),
-        ("Tokens in / out", f"{units.count(row['input_tokens'])} / {units.count(row['output_tokens'])}"),
+        ("Tokens in / out", f"{units.count(row['input_tokens'] or 0)} / {units.count(row['output_tokens'] or 0)}"),
         ("Cost", units.dollars(row["cost_usd"])),
         ("Support", units.score(row["support"])),
     ]
@@ -152,7 +152,7 @@ def _measures(row: Row) -> list[tuple[str, parts.Children]]:
 def _facts(row: Row) -> list[tuple[str, parts.Children]]:
     """Where it came from and what served it; what this request does not have is left out."""
     pairs: list[tuple[str, parts.Children]] = [
-        ("Received", units.moment(row["received_at"])),
+        ("Received (UTC)", units.moment(row["received_at"]).removesuffix(" UTC")),
         ("Status", str(row["status"])),
         ("Error", row["error"]),
         ("Finished", row["finish_reason"]),

@@ -39,7 +39,7 @@ _BEGINNING: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 _MARKED: Final = {f"wk-mark wk-tone-{action}": f"params.value == '{action}'" for action in ACTIONS}
 _COLUMNS: Final[tuple[dict[str, Any], ...]] = (
-    {"field": "time", "colId": "received_at", "headerName": "Time (UTC)", "width": 122, "sort": "desc"},
+    {"field": "time", "colId": "received_at", "headerName": "Time (UTC)", "width": 142, "sort": "desc"},
     {"field": "request_id", "headerName": "Request", "width": 92, "sortable": False, "cellClassRules": {"wk-mono": "true"},
      "valueFormatter": {"function": "params.value ? params.value.slice(0, 10) : ''"}, "tooltipField": "request_id"},
     {"field": "prompt", "headerName": "Prompt", "flex": 1, "minWidth": 150, "sortable": False},
@@ -166,18 +166,21 @@ def register(app: Dash, sources: Sources) -> None:
         running=shell.while_running("traces"),
         prevent_initial_call=True,
     )
-    def rows(asked: Mapping[str, Any] | None, search: str | None, cursors: Cursors | None) -> tuple[Any, ...]:
+    def rows(asked: Mapping[str, Any] | None, search: str | None, kept: Mapping[str, Any] | None) -> tuple[Any, ...]:
         if asked is None:
             return (no_update,) * 5
         began = time.perf_counter()
         span, filters = _span(search, sources), filters_of(search)
-        block = read_block(sources.lake, span, filters, asked, cursors or {})
+        # Cursors belong to one order of one list: those of another would lead to the wrong rows.
+        order = [search, asked.get("sortModel")]
+        cursors = kept["cursors"] if kept and kept["order"] == order else {}
+        block = read_block(sources.lake, span, filters, asked, cursors)
         shell.report_success(sources.now(), time.perf_counter() - began)
         response = {"rowData": [_row(row) for row in block.rows], "rowCount": block.last}
         if block.last == 0:
-            return response, {}, "", _nothing(span, filters), {"display": "none"}
+            return response, None, "", _nothing(span, filters), {"display": "none"}
         known = f"{units.count(block.last)} requests" if block.last is not None else "Scroll for more requests"
-        return response, block.cursors, f"{known} in {span.words}. Times are UTC.", None, {}
+        return response, {"order": order, "cursors": block.cursors}, f"{known} in {span.words}. Times are UTC.", None, {}
 
     @app.callback(
         Output("traces-language", "data"),
@@ -259,7 +262,7 @@ def _row(row: evidence.Row) -> dict[str, Any]:
         "model": row["model"],
         "total": units.milliseconds(row["total_ms"]),
         "ttft": units.milliseconds(row["ttft_ms"]),
-        "tokens": units.count(row["input_tokens"] + row["output_tokens"]),
+        "tokens": units.count((row["input_tokens"] or 0) + (row["output_tokens"] or 0)),
         "cost": units.dollars(row["cost_usd"]),
         "support": units.score(row["support"]),
         "toxicity": units.score(row["toxicity"]),

@@ -5,7 +5,6 @@ gateways or guards: to the gateway it is an upstream like any other.
 """
 
 import asyncio
-import os
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -291,15 +290,10 @@ class EventStream(Response):
 def run(settings: Settings) -> None:
     """Loads the model and serves it until SIGTERM. Raises `WeightsMissing` or `ModelRejected`."""
     source = hub.locate(settings.model.name, weights.CHAT, weights.chat_model, settings.models)
-    # Threads that spin while they wait for each other take the time that others on the same cores need.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    import torch
-
+    hub.share_cores(settings.model.threads)
     from watchkeeper.embedded.checkpoint import load
     from watchkeeper.embedded.generation import Generator
 
-    if settings.model.threads:
-        torch.set_num_threads(settings.model.threads)
     checkpoint = load(source)
     chat = Chat(settings.model.name, checkpoint, Generator(checkpoint.model, checkpoint.ends))
     service.run(chat.application(), settings.model.host, settings.model.port, settings.model.name)

@@ -6,7 +6,6 @@ text does not stand behind a job's thousand. Knows nothing of what the vectors a
 
 import asyncio
 import base64
-import os
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,6 +55,7 @@ class Encoder:
             self._model = transformers.AutoModel.from_pretrained(source).float().eval()
         except (OSError, ValueError, ImportError) as error:
             raise hub.rejected(source, error) from error
+        hub.lay_out(self._model)
         self.dimension: int = self._model.config.hidden_size
         self._longest = min(MAX_TOKENS, self._model.config.max_position_embeddings)
 
@@ -230,11 +230,6 @@ def _rows(vectors: Vectors, encoding: str) -> Iterator[dict[str, Any]]:
 def run(settings: Settings) -> None:
     """Loads the encoder and serves it until SIGTERM. Raises `WeightsMissing` or `ModelRejected`."""
     source = hub.locate(settings.encoder.model, weights.ENCODER, weights.encoder_model, settings.models)
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import torch
-
-    if settings.encoder.threads:
-        torch.set_num_threads(settings.encoder.threads)
+    hub.share_cores(settings.encoder.threads)
     app = Embeddings(settings.encoder.model, Encoder(source)).application()
     service.run(app, settings.encoder.host, settings.encoder.port, settings.encoder.model)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from watchkeeper.embedded.weights import CHAT, WeightsMissing, chat_model
 from watchkeeper.encoder.client import EncoderClient, embed_blocking
 from watchkeeper.release import Follower
+from watchkeeper.serving import preprocess
 from watchkeeper.serving.guards import guards
 from watchkeeper.serving.knowledge import Knowledge
 from watchkeeper.serving.parts import Parts
@@ -31,6 +33,8 @@ def build(settings: Settings, session: aiohttp.ClientSession, *, clock: Callable
     encoder = settings.encoder
     key = os.environ.get(encoder.api_key_env) if encoder.api_key_env else None
     settings.data.mkdir(parents=True, exist_ok=True)
+    # Else the first prompt would pay for loading the language model.
+    threading.Thread(target=preprocess.warm, name="warm", daemon=True).start()
     knowledge = None
     if settings.knowledge.folders:
         embed: Callable[[Sequence[str]], NDArray[np.float32]] = partial(

@@ -15,6 +15,7 @@ import msgspec
 from watchkeeper.serving import words
 from watchkeeper.serving.sentences import code_blocks
 
+MARKS: Final = 30
 DETECTED_CHARACTERS: Final = 2_000
 """The language is that of the beginning."""
 LEAST: Final = (12, 0.5)
@@ -37,7 +38,7 @@ _LETTER: Final = re.compile(r"[^\W\d_]")
 
 class Preprocessed(msgspec.Struct, frozen=True):
     """`language`: ISO 639 code, None where the text is too short or too mixed to tell; `language_score`: in [0, 1].
-    `changes`: what was done (surrogates, controls, mojibake, nfc), and how many characters shorter the text is for it, at
+    `changes`: what was done (surrogates, controls, mojibake, marks, nfc), and how many characters shorter the text is for it, at
     least 1."""
 
     text: str
@@ -84,6 +85,19 @@ def _strip_controls(text: str) -> str:
     return _CONTROL.sub("", text)
 
 
+def _limit_marks(text: str) -> str:
+    """At most `MARKS` combining marks in a row (Unicode's stream-safe form): composing takes the square of their number."""
+    if text.isascii():
+        return text
+    kept: list[str] = []
+    marks = 0
+    for letter in text:
+        marks = marks + 1 if unicodedata.combining(letter) else 0
+        if marks <= MARKS:
+            kept.append(letter)
+    return "".join(kept)
+
+
 def _compose(text: str) -> str:
     return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
 
@@ -125,6 +139,7 @@ _REPAIRS: Final[tuple[tuple[str, Callable[[str], str]], ...]] = (
     ("surrogates", _pair_surrogates),
     ("controls", _strip_controls),
     ("mojibake", _repair_mojibake),
+    ("marks", _limit_marks),
     ("nfc", _compose),
 )
 

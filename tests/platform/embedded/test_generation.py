@@ -141,6 +141,25 @@ def test_a_cancelled_request_makes_room_for_the_next(model: Any) -> None:
         assert in_line.events.empty()
 
 
+def test_a_prompt_whose_client_left_is_not_read_to_its_end(model: Any) -> None:
+    longest: list[int] = []
+
+    class Leaving(torch.nn.Module):
+        dtype = model.dtype
+
+        def forward(self, **inputs: Any) -> Any:
+            longest.append(int(inputs["position_ids"].max()))
+            leaver.job.cancel()
+            return model(**inputs)
+
+    generator = Generator(Leaving(), (), chunk=8)
+    leaver = Asked(generator, [5] * 400, GREEDY)
+    generator.start()
+    assert Asked(generator, [9], GREEDY).answer() == alone(model, [9], 24)
+    generator.stop()
+    assert max(longest) < 40
+
+
 class Failing(torch.nn.Module):
     """A model that fails when it is told to."""
 

@@ -50,6 +50,12 @@ _SPELLED_OUT = re.compile(
 _BASE64 = re.compile(r"(?<![\w+/])[A-Za-z0-9+/]{24,4000}={0,2}(?![\w+/])")
 _BASE64_RUNS: Final = 16
 
+SURE: Final = 0.99
+NOT_BLOCKING: Final = 0.89
+SUSPICIOUS_PASSAGE: Final = 0.9
+FLAGGED: Final = 0.6
+"""For `_alone`."""
+
 
 def neutralise(text: str) -> str:
     """Breaks the control tokens of chat templates, so that no text of a client's or of a passage can end its own turn:
@@ -79,6 +85,8 @@ class Injection:
             else:
                 hints[name] = max(score, hints.get(name, 0.0))
         judged = self._head_score(subject)
+        if judged is not None and not hints:
+            judged = _alone(judged, subject.target)
         if judged is None and not decisive and not hints:
             raise Unavailable("no_embedding")
         if judged is None and not hints:
@@ -93,6 +101,14 @@ class Injection:
             return None
         scores = self._head.score(subject.embedding[None])[0]
         return float(scores[self._head.classes.index("injection")])
+
+
+def _alone(judged: float, target: Target) -> float:
+    """What the head's score counts for where no rule stands beside it: ordinary hurried prompts reached .97 and passages
+    that explain guards .96, so that it blocks prompts only where it is sure, and never takes a passage out."""
+    if target == "prompt":
+        return judged if judged >= SURE else min(judged, NOT_BLOCKING)
+    return FLAGGED if judged >= SUSPICIOUS_PASSAGE else judged / 2
 
 
 def _signs(subject: Subject) -> Iterator[tuple[str, float | None]]:

@@ -20,13 +20,16 @@ from watchkeeper.serving.guards.phones import PHONES
 from watchkeeper.serving.guards.places import ADDRESSES
 
 _FLAGS = re.ASCII | re.IGNORECASE
+# Letters of scripts that put spaces between words; in Chinese or Japanese an address stands right beside the words.
+_LETTER = r"A-Za-z0-9\u00c0-\u1fff"
 _EMAIL = re.compile(
-    r"(?<![\w%+@])(?!git@[\w.-]+:)\w[\w.%+'-]{0,126}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8}[^\W\d_]{2,24}(?![\w@])",
+    rf"(?<![{_LETTER}_%+@])(?!git@[\w.-]+:)[{_LETTER}_][{_LETTER}_.%+'-]{{0,126}}@(?:[{_LETTER}](?:[{_LETTER}_-]{{0,61}}[{_LETTER}])?\.){{1,8}}"
+    rf"(?:xn--[a-z0-9-]{{2,20}}|[A-Za-z\u00c0-\u1fff]{{2,24}})(?![{_LETTER}_@])",
     re.IGNORECASE,
 )
 _SPELLED_EMAIL = re.compile(
-    r"(?<![\w%+@.])\w[\w.%+-]{0,63}\s?[\[({<]\s?at\s?[\])}>]\s?[\w-]{1,63}"
-    r"(?:(?:\.|\s?[\[({<]\s?dot\s?[\])}>]\s?)[\w-]{2,63}){1,4}",
+    rf"(?<![{_LETTER}_%+@.])[{_LETTER}_][{_LETTER}_.%+-]{{0,63}}\s?[\[({{<]\s?at\s?[\])}}>]\s?[{_LETTER}-]{{1,63}}"
+    rf"(?:(?:\.|\s?[\[({{<]\s?dot\s?[\])}}>]\s?)[{_LETTER}-]{{2,63}}){{1,4}}",
     re.IGNORECASE,
 )
 _PASSWORD_BEFORE_HOST = re.compile(r"://[^\s/@:]{1,40}:[^\s/@]{0,40}$")

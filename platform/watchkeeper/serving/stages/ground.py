@@ -1,12 +1,15 @@
 """ground: the session's turns, passages of the knowledge base, and its entities named in the prompt."""
 
+import contextlib
+
 import msgspec
 
+from watchkeeper.encoder.client import EncoderUnavailable
 from watchkeeper.record import Source
 from watchkeeper.serving.journey import Journey, Span
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.sessions import SessionsUnavailable
-from watchkeeper.serving.stages.embed import whole
+from watchkeeper.serving.stages.embed import embed, whole, windows
 from watchkeeper.serving.stages.stage import Stage
 
 SHORT = 6
@@ -28,9 +31,11 @@ async def _run(journey: Journey, parts: Parts, span: Span) -> None:
         return
     earlier = [turn.text for turn in journey.turns[:-1] if turn.role == "user"]
     earlier += [message.content for message in journey.history if message.role == "user"]
-    vector = whole(journey, query)
     if len(query.split()) < SHORT and earlier:
-        query, vector = f"{earlier[-1]} {query}", None
+        query = f"{earlier[-1]} {query}"
+        with contextlib.suppress(EncoderUnavailable):  # then keywords alone are searched
+            await embed(journey, parts, windows(query))
+    vector = whole(journey, query)
     found = parts.knowledge.search(query, vector, grounding.k, grounding.min_score)
     journey.sources = _fitting(found.sources, grounding.max_characters)
     journey.entities = parts.knowledge.catalogue.link(journey.prompt)

@@ -86,7 +86,7 @@ def test_without_an_embedding_silence_is_not_a_pass(
     assert (verdict.action, verdict.rule) == ("unknown", "no_embedding")
 
 
-@pytest.mark.parametrize(("score", "expected"), [(0.1, "pass"), (0.6, "flag"), (0.95, "block")])
+@pytest.mark.parametrize(("score", "expected"), [(0.1, "pass"), (0.6, "flag"), (0.95, "flag"), (0.995, "block")])
 def test_the_head_decides_where_no_rule_does(
     action: Callable[..., Action], head: Callable[..., Head], score: float, expected: Action
 ) -> None:

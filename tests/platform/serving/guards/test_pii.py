@@ -15,6 +15,7 @@ FOUND = [
     ("Write to jane.doe+news@mail.example.co.uk today.", "Write to [EMAIL] today."),
     ("jörg@müller.de and 'a@b.io'", "[EMAIL] and '[EMAIL]'"),
     ("john [at] example [dot] com", "[EMAIL]"),
+    ("邮箱是zhang@example.com谢谢", "邮箱是[EMAIL]谢谢"),
     ("Call +1 (415) 555-2671 or 415.555.2671 x12.", "Call [PHONE] or [PHONE]."),
     ("tel:+14155552671", "tel:[PHONE]"),
     ("+49 30 901820, +33 1 42 68 53 00; 00 44 20 7946 0958", "[PHONE], [PHONE]; [PHONE]"),
