@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from watchkeeper.embedded.hub import share_cores
 from watchkeeper.embedded.weights import WeightsMissing, encoder_model
 from watchkeeper.settings import Settings
 
@@ -79,6 +80,7 @@ class ToxicityJudge:
 def load(settings: Settings) -> ToxicityJudge:
     """The judge that the settings name. A model of Detoxify's that cannot be downloaded is replaced by ours, and `source`
     says so. Raises `JudgeUnavailable`, or `WeightsMissing` where the encoder has not been fetched."""
+    share_cores(0)
     wanted = settings.evaluations.toxicity
     if wanted == "embedded":
         return _embedded(settings.models)
@@ -102,6 +104,7 @@ def assemble(models: Path) -> Path:
     # The checkpoint names its own folder (Detoxify reads it from there), so the place is part of what it is.
     folder = home / hashlib.sha256(f"{card.sha256} {card.encoder_sha256} {home}".encode()).hexdigest()[:16]
     if not (folder / CHECKPOINT).is_file():
+        share_cores(0)
         _check_adapter(card)
         _write(folder, _checked_encoder(models, card), card)
     return folder / CHECKPOINT

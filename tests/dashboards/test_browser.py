@@ -203,11 +203,11 @@ def test_a_row_that_needs_review_and_a_diamond_open_their_trace(visit: Any) -> N
     page.locator("tr.wk-linked").first.locator("td").nth(2).click(force=True)
     expect(page).to_have_url(re.compile(r"/traces/[0-9a-f]{32}\?range=all$"))
     page.go_back()
-    diamond = page.locator(".wk-clickable .scatterlayer .trace").last.locator("path.point").first
-    expect(diamond).to_be_visible()
-    box = diamond.bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    wait_until(page, PAINTED)
+    page.wait_for_load_state("networkidle")
+    # The diamonds are drawn under the layer that takes the mouse, and Plotly knows a click only after a hover.
+    page.locator(".wk-clickable .scatterlayer .trace").last.locator("path.point").first.hover(force=True)
+    expect(page.locator(".wk-clickable .hoverlayer text", has_text="open this trace")).to_be_visible()
     page.mouse.down()
     page.mouse.up()
     expect(page).to_have_url(re.compile(r"/traces/[0-9a-f]{32}\?range=all$"))

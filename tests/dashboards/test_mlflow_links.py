@@ -1,4 +1,4 @@
-"""Links into MLflow: known after its REST interface was asked, absent without it, and never waited for."""
+"""Links into MLflow: known once its REST interface has answered, absent without it, and hardly waited for."""
 
 import json
 import threading
@@ -50,10 +50,10 @@ def links(uri: str, experiment: str = "watchkeeper", clock: list[float] | None =
     return MlflowLinks(Settings(mlflow=Mlflow(uri=uri, experiment=experiment)), lambda: times[0])
 
 
-def test_the_first_look_asks_and_the_next_one_knows(mlflow: str) -> None:
+def test_the_experiments_are_asked_for_and_then_known(mlflow: str) -> None:
     known = links(mlflow)
-    assert known.trace("a" * 32) is None
-    assert known.run("r1") is None
+    known.trace("a" * 32)
+    known.run("r1")
     wait_for_questions()
     trace, run = known.trace("a" * 32), known.run("r1")
     assert trace is not None

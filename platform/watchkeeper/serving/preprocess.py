@@ -38,8 +38,8 @@ _LETTER: Final = re.compile(r"[^\W\d_]")
 
 class Preprocessed(msgspec.Struct, frozen=True):
     """`language`: ISO 639 code, None where the text is too short or too mixed to tell; `language_score`: in [0, 1].
-    `changes`: what was done (surrogates, controls, mojibake, marks, nfc), and how many characters shorter the text is for it, at
-    least 1."""
+    `changes`: what was done (surrogates, controls, mojibake, marks, nfc), and how many characters shorter the text is for
+    it, at least 1."""
 
     text: str
     language: str | None
