@@ -25,7 +25,11 @@ class Figure:
     unit: str
 
     def __str__(self) -> str:
-        return f"{self.median:,.3g} {self.unit} ({self.least:,.3g}-{self.most:,.3g})"
+        return f"{_short(self.median)} {self.unit} ({_short(self.least)}-{_short(self.most)})"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 @dataclass(frozen=True)
