@@ -5,7 +5,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import openai
 import pytest
@@ -155,7 +155,7 @@ def test_a_session_remembers_its_turns(running: Running) -> None:
 def test_several_turns_of_the_clients_own_are_passed_on(running: Running) -> None:
     turns = [{"role": "system", "content": "Speak like a pirate."}, {"role": "user", "content": "Ahoy"},
              {"role": "assistant", "content": "Arr"}, {"role": "user", "content": "How many days of leave?"}]  # fmt: skip
-    running.client.chat.completions.create(model="watchkeeper", messages=turns)  # type: ignore[arg-type]
+    running.client.chat.completions.create(model="watchkeeper", messages=cast(Any, turns))
     sent = running.script.bodies[-1]["messages"]
     assert [message["role"] for message in sent] == ["system", "user", "assistant", "user"]
     assert "Speak like a pirate." in sent[0]["content"]
@@ -229,7 +229,8 @@ def test_a_blocked_stream_ends_before_the_abuse_has_left(running: Running) -> No
     assert "idiot" not in text
     assert "kill" not in text
     assert chunks[-1].choices[0].finish_reason == "content_filter"
-    about = chunks[-1].model_extra["watchkeeper"]  # type: ignore[index]
+    assert chunks[-1].model_extra is not None
+    about = chunks[-1].model_extra["watchkeeper"]
     assert about["exposed_chars"] == len(text)
     assert running.record(chunks[0].id.removeprefix("chatcmpl-")).action == "block"
 
@@ -302,12 +303,13 @@ def test_the_upstreams_refusals_are_passed_on_or_named(running: Running) -> None
 
 def test_a_stream_that_breaks_off_is_an_error_to_the_client_and_in_the_record(running: Running) -> None:
     running.script.cut_after = 2
-    with pytest.raises(openai.APIError):
-        list(
-            running.client.chat.completions.create(
-                model="watchkeeper", messages=[{"role": "user", "content": "How many days of leave?"}], stream=True
-            )
-        )
+    stream = running.client.chat.completions.create(
+        model="watchkeeper", messages=[{"role": "user", "content": "How many days of leave?"}], stream=True
+    )
+    with pytest.raises(openai.APIError, match="broke off"):
+        list(stream)
+    record = running.record(stream.response.headers["x-request-id"])
+    assert (record.error, record.output_text) == ("upstream_error", "You have 27 days ")
 
 
 def test_a_client_that_goes_away_ends_the_call_and_leaves_a_record(running: Running) -> None:

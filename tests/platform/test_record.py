@@ -39,7 +39,7 @@ def test_what_is_no_record_is_refused() -> None:
 
 def test_a_record_is_frozen() -> None:
     with pytest.raises(AttributeError):
-        RECORD.status = 500  # type: ignore[misc]
+        RECORD.status = 500  # type: ignore[misc]  # that it may not be set is what is tested
 
 
 def test_unknown_is_stronger_than_pass_and_block_is_strongest() -> None:

@@ -20,16 +20,6 @@ from watchkeeper.encoder import heads
 from watchkeeper_evaluations.training import corpus, head, measure
 
 SEED: Final = 31
-_CLEAN: Final = (
-    "threat_like",
-    "insult_like",
-    "identity_neutral",
-    "counter_speech",
-    "ordinary",
-    "noisy",
-    "foreign",
-    "carrier",
-)
 _UGLY: Final = ("threat", "insult", "obscene", "hateful")
 
 
@@ -71,7 +61,7 @@ def assemble(data: Path, attacks: Path) -> Rows:
     rows.add(embed_in(more["carrier"], more["injection"], rng), True, 2.0)
     carriers = more["carrier"] + written["carrier"]
     rows.add([" ".join(rng.sample(carriers, rng.randint(1, 3))) for _ in range(300)], False, 3.0)
-    for name in _CLEAN:
+    for name in measure.CLEAN:
         rows.add(written[name], False, 4.0)
     for name in _UGLY:
         rows.add(written[name], False)
@@ -108,7 +98,7 @@ def figures(judge: measure.Judge, data: Path, attacks: Path) -> dict[str, str]:
     table["caught, written attacks inside a document"] = measure.shares(judge(hidden)[:, 0])
     for name, texts in corpus.ordinary(data).items():
         table[f"false alarms, {name}"] = measure.shares(judge([text for text in texts if corpus.held_out(text)])[:, 0])
-    for name in (*_CLEAN, "threat", "insult"):
+    for name in (*measure.CLEAN, "threat", "insult"):
         table[f"false alarms, written {name}"] = measure.shares(judge(written[name])[:, 0])
     votes = [example.text for example in corpus.surge(data)]
     table["false alarms, surge (toxic and not)"] = measure.shares(judge(votes)[:, 0])

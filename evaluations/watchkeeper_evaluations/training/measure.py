@@ -13,7 +13,7 @@ from watchkeeper_evaluations.training import corpus
 Scores = NDArray[np.float32]
 Judge = Callable[[Sequence[str]], Scores]
 
-_CLEAN: Final = (
+CLEAN: Final = (
     "threat_like",
     "insult_like",
     "identity_neutral",
@@ -74,7 +74,7 @@ def toxicity(judge: Judge, folder: Path) -> dict[str, str]:
 
 def _written(judge: Judge) -> dict[str, str]:
     written = corpus.written("held")
-    rows = {f"false alarms, written {name}": shares(judge(written[name]).max(axis=1)) for name in _CLEAN}
+    rows = {f"false alarms, written {name}": shares(judge(written[name]).max(axis=1)) for name in CLEAN}
     for name in _UGLY:
         scores = judge(written[name])
         rows[f"caught, written {name}"] = (

@@ -6,12 +6,14 @@ Knows nothing of what the stages do, or of where records go after the spool.
 
 import asyncio
 import contextlib
+import logging
 import multiprocessing
 import random
 import signal
 import socket
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -35,6 +37,7 @@ from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.request import Refused, parse
 from watchkeeper.serving.stages.admit import models
 from watchkeeper.settings import Settings
+from watchkeeper.telemetry.segment import unanswered
 from watchkeeper.telemetry.spool import Spool, SpoolFull
 
 ROUTES = "POST /v1/chat/completions, POST /v1/embeddings, GET /v1/models, GET /health/live, GET /health/ready, GET /metrics"
@@ -42,6 +45,8 @@ WATCH_S = 0.5
 """How often it is looked whether a worker has died."""
 DISCONNECTED = 499
 """The status that records keep for a client that went away (nginx's number; no client ever sees it)."""
+
+logger = logging.getLogger(__name__)
 
 
 class Gateway:
@@ -86,84 +91,113 @@ class Gateway:
         )
         self.parts.in_flight += 1
         try:
-            work = self._streamed(journey, headers, send) if asked.stream else self._plain(journey, headers, scope, send)
+            run = self._streamed if asked.stream else self._plain
+            work = run(journey, headers, scope, send)
             await _until_disconnect(work, receive)
         finally:
             self.parts.in_flight -= 1
 
     async def _plain(self, journey: Journey, headers: dict[str, str], scope: Scope, send: Send) -> None:
-        response: Response
         try:
             await self.loop.answer(journey)
             response = completion.answer(journey, headers)
-        except Refused as refused:
-            response = self._refuse(journey, refused, headers)
         except asyncio.CancelledError:
             await self._disconnected(journey)
             raise
-        except Exception as error:
-            response = self._refuse(journey, _internal(error), headers)
-        try:
-            overhead = await self._keep(journey)
-        except SpoolFull as full:
-            response = completion.error(_spool_full(full), headers)
-            overhead = journey.overhead_ms
-        response.headers["x-watchkeeper-overhead-ms"] = f"{overhead:.3f}"
-        await response(scope, _never, send)
+        except Exception as error:  # its record says what became of it
+            response = self._refuse(journey, error, headers)
+        await self._answer(journey, response, headers, scope, send)
 
-    async def _streamed(self, journey: Journey, headers: dict[str, str], send: Send) -> None:
+    async def _streamed(self, journey: Journey, headers: dict[str, str], scope: Scope, send: Send) -> None:
         try:
             pieces = await self.loop.open(journey)
         except asyncio.CancelledError:
             await self._disconnected(journey)
             raise
-        except Exception as error:
-            refused = error if isinstance(error, Refused) else _internal(error)
-            response = self._refuse(journey, refused, headers)
-            overhead = await self._keep(journey)
-            response.headers["x-watchkeeper-overhead-ms"] = f"{overhead:.3f}"
-            await response({"type": "http"}, _never, send)
+        except Exception as error:  # its record says what became of it
+            await self._answer(journey, self._refuse(journey, error, headers), headers, scope, send)
             return
         headers["x-watchkeeper-overhead-ms"] = f"{journey.overhead_ms:.3f}"
-        await send(completion.stream_start(headers))
-        kept = False
         try:
-            await send(completion.stream_part(completion.opening(journey)))
+            await _deliver(send, completion.stream_start(headers))
+            await _deliver(send, completion.stream_part(completion.opening(journey)))
             async for text in pieces:
                 journey.first_byte_at = journey.first_byte_at or journey.clock()
-                await send(completion.stream_part(completion.piece(journey, text)))
+                await _deliver(send, completion.stream_part(completion.piece(journey, text)))
             ending = completion.ending(journey)
-            kept = True
             await self._keep(journey)
-            await send(completion.stream_part(ending, last=True))
-        except SpoolFull as full:
-            await send(completion.stream_part(completion.broken(_spool_full(full)), last=True))
+            await _deliver(send, completion.stream_part(ending, last=True))
         except asyncio.CancelledError:
-            if not kept:
-                await self._disconnected(journey)
+            await self._disconnected(journey)
             raise
-        except Exception as error:
-            journey.error = journey.error or type(error).__name__
-            await self._keep(journey)
-            await send(completion.stream_part(completion.broken(_internal(error)), last=True))
+        except ClientDisconnect:
+            await self._disconnected(journey)
+        except Exception as error:  # its record says what became of it, where it had none yet
+            await self._break_off(journey, error, send)
         finally:
             await pieces.aclose()
 
-    def _refuse(self, journey: Journey, refused: Refused, headers: dict[str, str]) -> Response:
+    async def _answer(
+        self, journey: Journey, response: Response, headers: dict[str, str], scope: Scope, send: Send
+    ) -> None:
+        """Sends a whole answer once its record is durable; what cannot be logged is not answered."""
+        try:
+            overhead_ms = await self._keep(journey)
+        except SpoolFull as full:
+            response, overhead_ms = completion.error(_spool_full(full), headers), journey.overhead_ms
+        response.headers["x-watchkeeper-overhead-ms"] = f"{overhead_ms:.3f}"
+        await response(scope, _never, send)
+
+    async def _break_off(self, journey: Journey, error: Exception, send: Send) -> None:
+        """Ends a stream that has begun with an error event."""
+        refused = _spool_full(error) if isinstance(error, SpoolFull) else self._internal(journey, error)
+        journey.error = journey.error or refused.code
+        try:
+            await self._keep(journey)
+        except SpoolFull as full:
+            refused = _spool_full(full)
+        with contextlib.suppress(ClientDisconnect):
+            await _deliver(send, completion.stream_part(completion.broken(refused), last=True))
+
+    def _refuse(self, journey: Journey, error: Exception, headers: dict[str, str]) -> Response:
+        refused = error if isinstance(error, Refused) else self._internal(journey, error)
         journey.status = refused.status
         journey.error = None if refused.code == "content_filter" else refused.code
         return completion.error(refused, headers)
 
     async def _disconnected(self, journey: Journey) -> None:
-        journey.error, journey.status = "disconnected", DISCONNECTED
-        await asyncio.shield(self._keep(journey))
+        """The record of a request whose client has gone, unless it has one already."""
+        if not journey.kept:
+            journey.error, journey.status = "disconnected", DISCONNECTED
+            with contextlib.suppress(SpoolFull):  # the spool notes by itself what it could not take
+                await asyncio.shield(self._keep(journey))
 
     async def _keep(self, journey: Journey) -> float:
-        """Makes the record and waits until it is durable. Returns its overhead, in ms. Raises `SpoolFull`."""
-        record = journey.record(self.parts.redact)
+        """Makes the record and waits until it is durable. Once: a request has one record, whatever breaks after it.
+
+        Returns the overhead, in ms, as the record has it. Raises `SpoolFull`; the spool then writes a record that says so
+        as soon as it can.
+        """
+        if journey.kept:
+            return journey.overhead_ms
+        journey.kept = True
+        try:
+            record = journey.record(self.parts.redact)
+        except Exception as error:  # what cannot be redacted is not kept, but that there was a request is
+            self._log(journey, error)
+            record = unanswered(journey.request_id, journey.received_at, "record_failed", 500, replica=self.replica)
         await self.spool.append(record)
         self.metrics.count(record)
         return record.overhead_ms
+
+    def _internal(self, journey: Journey, error: Exception) -> Refused:
+        self._log(journey, error)
+        return Refused(500, "internal_error", f"the gateway failed; its log tells more under {journey.request_id}")
+
+    def _log(self, journey: Journey, error: Exception) -> None:
+        """Where a defect is, without its message: that may hold a text of the user's."""
+        place = "".join(traceback.format_tb(error.__traceback__))
+        logger.error("request %s: %s\n%s", journey.request_id, type(error).__name__, place)
 
     async def embeddings(self, request: Request) -> Response:
         """POST /v1/embeddings: the encoder's, for clients that want the same vectors."""
@@ -238,10 +272,12 @@ async def _never() -> dict[str, Any]:
     raise AssertionError("unreachable")
 
 
-def _internal(error: Exception) -> Refused:
-    return Refused(
-        500, "internal_error", f"the gateway failed ({type(error).__name__}); the request is logged under its id"
-    )
+async def _deliver(send: Send, message: dict[str, Any]) -> None:
+    """Sends a part of a stream. Raises `ClientDisconnect` when nobody is there any more."""
+    try:
+        await send(message)
+    except OSError as error:
+        raise ClientDisconnect from error
 
 
 def _spool_full(full: SpoolFull) -> Refused:

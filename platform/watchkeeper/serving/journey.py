@@ -45,7 +45,8 @@ class Span:
 @dataclass(slots=True)
 class Journey:
     """`clock`: monotonic seconds. `redactions`: what was taken out of the prompt before the model saw it. `answer`: what
-    the model said, as received; `delivered`: what the client got of it, None while that is the answer itself."""
+    the model said, as received; `delivered`: what the client got of it, None while that is the answer itself.
+    `kept`: whether its record has been made."""
 
     request_id: str
     received_at: int
@@ -83,6 +84,7 @@ class Journey:
     error: str | None = None
     status: int = 200
     embedding: bytes | None = None
+    kept: bool = False
 
     @property
     def prompt(self) -> str:

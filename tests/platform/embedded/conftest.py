@@ -90,15 +90,14 @@ def serving() -> Serving:
     def serve(app: Starlette) -> Iterator[str]:
         with socket.create_server(("127.0.0.1", 0)) as listening:
             port = listening.getsockname()[1]
-            server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
             started = threading.Event()
-            startup = server.startup
 
-            async def signalling(sockets: list[socket.socket] | None = None) -> None:
-                await startup(sockets)
-                started.set()
+            class Signalling(uvicorn.Server):
+                async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+                    await super().startup(sockets)
+                    started.set()
 
-            server.startup = signalling  # type: ignore[method-assign]
+            server = Signalling(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
             thread.start()
             assert started.wait(30)
