@@ -29,7 +29,7 @@ _VERDICTS: Final = (
     ("Guard", "wk-nowrap"), ("Target", ""), ("Category", ""), ("Action", ""), ("Score", "wk-num"), ("Rule", ""),
 )  # fmt: skip
 _SCORES: Final = (
-    ("Scorer", "wk-nowrap"), ("Score", ""), ("Value", "wk-num"), ("Explanation", ""), ("Scored", "wk-nowrap wk-optional"),
+    ("Scorer", ""), ("Score", ""), ("Value", "wk-num"), ("Explanation", ""), ("Scored", "wk-nowrap wk-optional"),
 )  # fmt: skip
 
 

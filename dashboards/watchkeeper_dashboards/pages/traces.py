@@ -50,7 +50,7 @@ _COLUMNS: Final[tuple[dict[str, Any], ...]] = (
     {"field": "total", "colId": "total_ms", "headerName": "Total", "width": 76, "type": "rightAligned"},
     {"field": "ttft", "colId": "ttft_ms", "headerName": "TTFT", "width": 76, "type": "rightAligned"},
     {"field": "tokens", "colId": "output_tokens", "headerName": "Tokens", "width": 74, "type": "rightAligned"},
-    {"field": "cost", "colId": "cost_usd", "headerName": "Cost", "width": 80, "type": "rightAligned"},
+    {"field": "cost", "colId": "cost_usd", "headerName": "Cost", "width": 100, "type": "rightAligned"},
     {"field": "support", "headerName": "Support", "width": 78, "type": "rightAligned"},
     {"field": "toxicity", "headerName": "Toxicity", "width": 80, "sortable": False, "type": "rightAligned"},
 )  # fmt: skip
