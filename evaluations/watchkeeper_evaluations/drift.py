@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from watchkeeper.settings import Settings
 from watchkeeper_evaluations import drift_report
 from watchkeeper_evaluations.case import Case, Finding, Verdict, bounds, during, inside
+from watchkeeper_evaluations.scorer import Scorer
 from watchkeeper_evaluations.toxic_share import NAME as TOXICITY
 from watchkeeper_evaluations.toxic_share import OUTPUT, PROMPT
 from watchkeeper_evaluations.two_sample import (
@@ -103,12 +104,13 @@ class Drift:
     """The job. It has no scorer: what it compares is in the lake already."""
 
     name = "drift"
+    version = "1"
     compares = True
 
-    def scorer(self, settings: Settings) -> None:
-        return None
+    def scorers(self, settings: Settings) -> tuple[Scorer, ...]:
+        return ()
 
-    def judge(self, case: Case, scorer: object) -> Finding:
+    def judge(self, case: Case, scorers: Sequence[Scorer]) -> Finding:
         reference = case.reference or case.window.previous
         n_reference = case.rows(reference)
         if min(n_reference, case.rows(case.window)) < case.min_n:

@@ -9,7 +9,7 @@ evaluation counts as done when its row is in `evaluations`, and that comes last:
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
@@ -23,7 +23,7 @@ from watchkeeper.telemetry.ledger import watermark
 from watchkeeper.tracking import Tracking
 from watchkeeper_evaluations.case import Case, Finding, Verdict
 from watchkeeper_evaluations.drift import Drift
-from watchkeeper_evaluations.scorer import Scorer
+from watchkeeper_evaluations.scorer import Scorer, identity
 from watchkeeper_evaluations.scores import score_window
 from watchkeeper_evaluations.toxic_share import ToxicShare
 from watchkeeper_evaluations.window import Window, written
@@ -33,15 +33,17 @@ LOOK_AGAIN_S: Final = 0.5
 
 
 class Job(Protocol):
-    """`scorer`: what scores each row before the window is judged; None where the lake has all that is judged. `compares`:
-    whether the window is held against a reference."""
+    """`version` changes whenever verdicts would. `scorers`: what scores each row before the window is judged; none where
+    the lake has all that is judged. `compares`: whether the window is held against a reference."""
 
     @property
     def name(self) -> str: ...
     @property
+    def version(self) -> str: ...
+    @property
     def compares(self) -> bool: ...
-    def scorer(self, settings: Settings) -> Scorer | None: ...
-    def judge(self, case: Case, scorer: Scorer | None) -> Finding: ...
+    def scorers(self, settings: Settings) -> Sequence[Scorer]: ...
+    def judge(self, case: Case, scorers: Sequence[Scorer]) -> Finding: ...
 
 
 _ALL: Final[tuple[Job, ...]] = (ToxicShare(), Drift())
@@ -50,7 +52,8 @@ JOBS: Final = {job.name: job for job in _ALL}
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
-    """`n`: requests in the window. `scored`: how many of them were scored just now; the others had been before."""
+    """`n`: requests in the window. `scored`: how many of them were scored just now; the others had been before.
+    `judged_by`: the job and its scorers, each name@version."""
 
     evaluation_id: str
     job: str
@@ -62,6 +65,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     metrics: dict[str, float]
     lake_version: int | None
+    judged_by: str
     mlflow_run_id: str = ""
     run_url: str = ""
 
@@ -97,11 +101,15 @@ def evaluate(
     against = (reference or window.previous) if chosen.compares else None
     case = Case(lake, window, against, lake.version("interactions"), settings.evaluations.min_n)
     n = case.rows(window)
-    scorer = chosen.scorer(settings) if n else None
-    scored = 0
-    if scorer is not None:
-        scored = score_window(lake, scorer, window, evaluation_id=evaluation_id, clock=clock, version=case.version)
-    found = _judged(chosen, case, scorer, n, complete, wait_s)
+    scorers = chosen.scorers(settings) if n else ()
+    scored = max(
+        (
+            score_window(lake, scorer, window, evaluation_id=evaluation_id, clock=clock, version=case.version)
+            for scorer in scorers
+        ),
+        default=0,
+    )
+    found = _judged(chosen, case, scorers, n, complete, wait_s)
     evaluation = Evaluation(
         evaluation_id=evaluation_id,
         job=job,
@@ -113,8 +121,9 @@ def evaluate(
         reason=found.reason,
         metrics=dict(found.metrics),
         lake_version=case.version,
+        judged_by=" ".join([f"{chosen.name}@{chosen.version}", *map(identity, scorers)]),
     )
-    evaluation = _log(settings, evaluation, scorer, found, now, max(now, clock()))
+    evaluation = _log(settings, evaluation, scorers, found, now, max(now, clock()))
     _record(lake, evaluation, now)
     return evaluation
 
@@ -137,11 +146,11 @@ def _wait(
         sleep(LOOK_AGAIN_S)
 
 
-def _judged(job: Job, case: Case, scorer: Scorer | None, n: int, complete: bool, wait_s: float) -> Finding:
+def _judged(job: Job, case: Case, scorers: Sequence[Scorer], n: int, complete: bool, wait_s: float) -> Finding:
     """What the job finds; but of too little, or of a part, nothing is known. The metrics are kept either way."""
     if n == 0:
         return _unknown(Finding("unknown", ""), "there are no requests in the window", complete, wait_s)
-    found = job.judge(case, scorer)
+    found = job.judge(case, scorers)
     if n < case.min_n:
         return _unknown(found, f"{n} requests in the window, {case.min_n} are needed", complete, wait_s)
     return found if complete else _unknown(found, "", complete, wait_s)
@@ -155,7 +164,12 @@ def _unknown(found: Finding, reason: str, complete: bool, wait_s: float) -> Find
 
 
 def _log(
-    settings: Settings, evaluation: Evaluation, scorer: Scorer | None, found: Finding, began: datetime, ended: datetime
+    settings: Settings,
+    evaluation: Evaluation,
+    scorers: Sequence[Scorer],
+    found: Finding,
+    began: datetime,
+    ended: datetime,
 ) -> Evaluation:
     """Writes the run in MLflow; the evaluation with the run's id and address."""
     tracking = Tracking(settings.mlflow.uri)
@@ -166,8 +180,8 @@ def _log(
         "reference": str(evaluation.reference or "none"),
         "lake_version": evaluation.lake_version,
         "code_version": __version__,
-        "scorer": "none" if scorer is None else f"{scorer.name}@{scorer.version}",
-        "scorer_source": "none" if scorer is None else scorer.source,
+        "scorer": ", ".join(map(identity, scorers)) or "none",
+        "scorer_source": "; ".join(dict.fromkeys(scorer.source for scorer in scorers)) or "none",
         "min_n": settings.evaluations.min_n,
     }
     run_id = tracking.log_run(
@@ -203,5 +217,6 @@ def _record(lake: Lake, evaluation: Evaluation, now: datetime) -> None:
         reason=evaluation.reason,
         metrics=evaluation.metrics,
         mlflow_run_id=evaluation.mlflow_run_id,
+        judged_by=evaluation.judged_by,
     )
     lake.append("evaluations", row)

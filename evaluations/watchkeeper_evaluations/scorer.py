@@ -7,11 +7,11 @@ an assertion, None says that there was nothing to score. Knows nothing of window
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import pyarrow as pa
 
-from watchkeeper.lake.interactions import Time, score_rows
+from watchkeeper.lake.interactions import Kind, Time, score_rows
 from watchkeeper.lake.tables import SCORES
 
 Value = float | str | bool | None
@@ -21,9 +21,28 @@ Scores = Mapping[str, Value]
 ERROR_LENGTH: Final = 300
 
 
+@dataclass(frozen=True)
+class Score:
+    """What a score of this name means. `low`, `high`: its range, both ends in it; an assertion counts as 0 or 1. `better`:
+    which way is good; None: neither. A value from `flag_from` up or below `flag_below` is for a person to look at."""
+
+    name: str
+    kind: Kind = "score"
+    low: float = 0.0
+    high: float = 1.0
+    better: Literal["higher", "lower"] | None = None
+    flag_from: float | None = None
+    flag_below: float | None = None
+
+    def flags(self, value: float) -> bool:
+        above = self.flag_from is not None and value >= self.flag_from
+        return above or (self.flag_below is not None and value < self.flag_below)
+
+
 class Scorer(Protocol):
     """`version` changes whenever scores would: rows are scored once by each scorer@version. `source`: what does the
-    scoring, in words. `columns`: those of `interactions` that `score` reads."""
+    scoring, in words. `columns`: those of `interactions` that `score` reads. `scores`: what it may say; further names
+    are details."""
 
     @property
     def name(self) -> str: ...
@@ -33,10 +52,17 @@ class Scorer(Protocol):
     def source(self) -> str: ...
     @property
     def columns(self) -> Sequence[str]: ...
+    @property
+    def scores(self) -> Sequence[Score]: ...
 
     def score(self, batch: pa.Table) -> Sequence[Scores]:
         """One mapping a row of `batch`, in its order. May raise: then the rows are given again one by one."""
         ...
+
+
+def identity(scorer: Scorer) -> str:
+    """name@version."""
+    return f"{scorer.name}@{scorer.version}"
 
 
 class ScorerBroken(Exception):
@@ -48,7 +74,7 @@ class _Failed:
     error: str
 
 
-def score(scorer: Scorer, batch: pa.Table, *, scored_at: Time, evaluation_id: str) -> pa.Table:
+def score(scorer: Scorer, batch: pa.Table, *, scored_at: Time, evaluation_id: str, replay: bool = False) -> pa.Table:
     """Rows of `interactions` → rows of `scores`: at least one for each, with `error` where it could not be scored.
 
     Raises `ScorerBroken` when two or more rows were given and none could be scored: those rows stay unscored, so that they
@@ -57,7 +83,7 @@ def score(scorer: Scorer, batch: pa.Table, *, scored_at: Time, evaluation_id: st
     answers = _answers(scorer, batch)
     failed = [answer for answer in answers if isinstance(answer, _Failed)]
     if len(failed) == len(answers) > 1:
-        raise ScorerBroken(f"{scorer.name}@{scorer.version} could score none of {len(failed)} rows: {failed[0].error}")
+        raise ScorerBroken(f"{identity(scorer)} could score none of {len(failed)} rows: {failed[0].error}")
     by_name: dict[str, list[tuple[int, Value, str | None]]] = {}
     for row, answer in enumerate(answers):
         if isinstance(answer, _Failed):
@@ -77,6 +103,7 @@ def score(scorer: Scorer, batch: pa.Table, *, scored_at: Time, evaluation_id: st
                 scorer_version=scorer.version,
                 scored_at=scored_at,
                 evaluation_id=evaluation_id,
+                replay=replay,
                 errors=errors,
             )
         )

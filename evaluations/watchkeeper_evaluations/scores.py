@@ -17,7 +17,7 @@ from watchkeeper.lake.interactions import microseconds
 from watchkeeper.lake.lake import Lake
 from watchkeeper.lake.reading import unscored
 from watchkeeper.lake.rollup import DIMENSIONS, roll_up_scores
-from watchkeeper_evaluations.scorer import Scorer, score
+from watchkeeper_evaluations.scorer import Scorer, identity, score
 from watchkeeper_evaluations.window import Window
 
 PAGE: Final = 256
@@ -59,7 +59,7 @@ def score_window(
 
 def sequence(scorer: Scorer) -> str:
     """The name under which the lake numbers the commits of this scorer@version."""
-    return f"scores:{scorer.name}@{scorer.version}"
+    return f"scores:{identity(scorer)}"
 
 
 def _settled(lake: Lake, scorer: Scorer) -> tuple[int, int]:
@@ -72,7 +72,8 @@ def _settled(lake: Lake, scorer: Scorer) -> tuple[int, int]:
         dimensions = ", ".join(f"i.{name}" for name in DIMENSIONS)
         joined = lake.query(
             f"SELECT s.*, {dimensions} FROM scores AS s JOIN interactions AS i ON s.request_id = i.request_id AND "
-            "s.date = i.date WHERE s.scorer = $scorer AND s.scorer_version = $version AND epoch_us(s.scored_at) = $at",
+            "s.date = i.date WHERE s.replay IS NOT TRUE AND s.scorer = $scorer AND s.scorer_version = $version "
+            "AND epoch_us(s.scored_at) = $at",
             {"scorer": scorer.name, "version": scorer.version, "at": latest},
         )
         lake.append("rollups", roll_up_scores(joined, joined), app_id=app_id, version=number)
@@ -82,8 +83,8 @@ def _settled(lake: Lake, scorer: Scorer) -> tuple[int, int]:
 def _latest(lake: Lake, scorer: Scorer, evaluation_id: str | None = None) -> int:
     """When this scorer@version (in one evaluation) scored last, in microseconds; 0: never."""
     found = lake.query(
-        "SELECT epoch_us(max(scored_at)) AS latest FROM scores WHERE scorer = $scorer AND scorer_version = $version "
-        "AND ($evaluation IS NULL OR evaluation_id = $evaluation)",
+        "SELECT epoch_us(max(scored_at)) AS latest FROM scores WHERE replay IS NOT TRUE AND scorer = $scorer "
+        "AND scorer_version = $version AND ($evaluation IS NULL OR evaluation_id = $evaluation)",
         {"scorer": scorer.name, "version": scorer.version, "evaluation": evaluation_id},
     )
     return found.column("latest")[0].as_py() or 0

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from watchkeeper.settings import Settings
 from watchkeeper_evaluations.case import Case, Finding, Verdict, bounds, during, inside
 from watchkeeper_evaluations.report import page
-from watchkeeper_evaluations.scorer import Scorer, Scores, Value
+from watchkeeper_evaluations.scorer import Score, Scorer, Scores, Value
 
 NAME: Final = "toxicity"
 PROMPT: Final = "toxicity.prompt"
@@ -50,6 +50,7 @@ class ToxicityScorer:
 
     name = NAME
     columns = ("prompt_text", "output_text")
+    scores = (Score(PROMPT), Score(OUTPUT, better="lower", flag_from=TOXIC))
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
@@ -68,16 +69,17 @@ class ToxicShare:
     """The job."""
 
     name = NAME
+    version = "1"
     compares = False
 
-    def scorer(self, settings: Settings) -> Scorer:
+    def scorers(self, settings: Settings) -> tuple[Scorer, ...]:
         """Loads the judge (torch: seconds, hundreds of MB)."""
         from watchkeeper_evaluations.toxicity import load
 
-        return ToxicityScorer(load(settings))
+        return (ToxicityScorer(load(settings)),)
 
-    def judge(self, case: Case, scorer: Scorer | None) -> Finding:
-        assert scorer is not None  # `scorer` above always gives one
+    def judge(self, case: Case, scorers: Sequence[Scorer]) -> Finding:
+        (scorer,) = scorers
         measured = _measure(case, scorer)
         rows, failed = case.rows(case.window), measured.pop("errors")
         output = measured.get(OUTPUT, _NOTHING)

@@ -69,8 +69,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     `request_id`: 32 hex digits, also the OpenTelemetry trace id. `support`: share of the answer's sentences that the
     sources support, in [0, 1]; None where there was nothing to check it against. `embedding`: 384 little-endian float16
-    of the redacted prompt. `error`: a short code such as `upstream_unavailable`, never a text of the user's.
-    `status`: the HTTP status of the answer. Token counts are the upstream's own where it reports them.
+    of the redacted prompt. `retrieved`: passages found; None where no knowledge base was searched. `error`: a short code
+    such as `upstream_unavailable`, never a text of the user's. `status`: the HTTP status of the answer. Token counts are
+    the upstream's own where it reports them.
     """
 
     request_id: str
@@ -104,6 +105,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     stages: tuple[Stage, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     sources: tuple[Source, ...] = ()
+    retrieved: int | None = None
     entities: tuple[str, ...] = ()
     redactions: dict[str, int] = {}
     support: float | None = None

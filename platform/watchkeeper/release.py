@@ -83,8 +83,9 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over everything that decides how the release behaves, names and order of keys aside."""
-        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+        """sha256 over everything that decides how the release behaves: name, version and order of keys aside."""
+        nameless = msgspec.structs.replace(self, name="", version=0)
+        return hashlib.sha256(msgspec.json.encode(nameless, order="deterministic")).hexdigest()
 
 
 BUILTIN: Final = Release(name="builtin", version=0)

@@ -80,7 +80,7 @@ def fill(
 
 
 def judge(lake: Lake, min_n: int = 30, reference: Window | None = None) -> Finding:
-    return Drift().judge(Case(lake, WINDOW, reference, None, min_n), None)
+    return Drift().judge(Case(lake, WINDOW, reference, None, min_n), ())
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ NOW = datetime(2026, 4, 1, tzinfo=UTC)
 class Told:
     """Scores a text by a function of it."""
 
-    name, version, source, columns = "told", "1", "a test", ("prompt_text",)
+    name, version, source, columns, scores = "told", "1", "a test", ("prompt_text",), ()
 
     def __init__(self, say: Callable[[str], Scores]) -> None:
         self.say = say

@@ -22,7 +22,7 @@ WINDOW = Window(NOON, NOON + timedelta(hours=1))
 class Constant:
     """0.9 for everything. `before`: done before it answers."""
 
-    name, version, source, columns = "constant", "1", "a test", ("prompt_text",)
+    name, version, source, columns, scores = "constant", "1", "a test", ("prompt_text",), ()
 
     def __init__(self, before: Callable[[], object] = lambda: None) -> None:
         self.before = before

@@ -55,7 +55,7 @@ def evaluate(lake: Lake, pairs: Sequence[tuple[str, str]], judge: Judge | None =
     lake.append("interactions", to_arrow(records))
     scorer = ToxicityScorer(judge or Judge())
     score_window(lake, scorer, WINDOW, evaluation_id="e", clock=lambda: NOON, version=None)
-    return ToxicShare().judge(Case(lake, WINDOW, None, None, 30), scorer)
+    return ToxicShare().judge(Case(lake, WINDOW, None, None, 30), (scorer,))
 
 
 def pairs(good: int, vile: int, prompt: str = "hello") -> list[tuple[str, str]]:

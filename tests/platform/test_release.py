@@ -17,6 +17,7 @@ def test_the_digest_changes_with_anything_that_matters() -> None:
     other = msgspec.structs.replace(BUILTIN, parameters=Parameters(temperature=0.9))
     assert len(BUILTIN.digest) == 64
     assert other.digest != BUILTIN.digest
+    assert msgspec.structs.replace(BUILTIN, name="other", version=7).digest == BUILTIN.digest
     assert msgspec.json.decode(msgspec.json.encode(BUILTIN), type=Release).digest == BUILTIN.digest
 
 

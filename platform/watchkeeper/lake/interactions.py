@@ -48,6 +48,7 @@ def score_rows(
     scorer_version: str,
     scored_at: Time,
     evaluation_id: str | None = None,
+    replay: bool = False,
     kind: Kind | None = None,
     errors: Sequence[str | None] | None = None,
     explanations: Sequence[str | None] | None = None,
@@ -79,6 +80,7 @@ def score_rows(
         "explanation": text(explanations or [None] * count),
         "scored_at": [scored_at] * count,
         "evaluation_id": [evaluation_id] * count,
+        "replay": [replay] * count,
         "schema_version": [SCHEMA_VERSION] * count,
     }
     return pa.table(columns, schema=SCORES)
@@ -97,6 +99,8 @@ def evaluation_row(
     reason: str = "",
     metrics: Mapping[str, Any],
     mlflow_run_id: str | None = None,
+    judged_by: str = "",
+    scheduled: bool = False,
 ) -> pa.Table:
     """One row of `evaluations`. `metrics` is kept as JSON (NaN becomes null); `date` is the day of `evaluated_at`."""
     at = pa.array([evaluated_at], EVALUATIONS.field("evaluated_at").type)
@@ -113,6 +117,8 @@ def evaluation_row(
         "reason": text([reason]),
         "metrics": text([msgspec.json.encode(metrics, enc_hook=_plain, order="deterministic").decode()]),
         "mlflow_run_id": [mlflow_run_id],
+        "judged_by": [judged_by],
+        "scheduled": [scheduled],
         "schema_version": [SCHEMA_VERSION],
     }
     return pa.table(columns, schema=EVALUATIONS)

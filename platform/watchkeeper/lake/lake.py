@@ -25,7 +25,9 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from watchkeeper.lake.tables import TABLES
 
-STATISTICS: Final = ("request_id", "received_at", "scored_at", "bucket", "evaluated_at")
+STATISTICS: Final = (
+    *("request_id", "received_at", "scored_at", "bucket", "evaluated_at", "at", "started_at", "compared_at"),
+)
 """The columns whose smallest and largest value stand in the Delta log. The log outlives erased rows: no text here."""
 
 UNSPEAKABLE: Final = frozenset("[]^|\\")

@@ -63,6 +63,7 @@ INTERACTIONS: Final = pa.schema(
         ("verdicts", pa.list_(VERDICT)),
         ("action", pa.string()),
         ("sources", pa.list_(SOURCE)),
+        ("retrieved", pa.int32()),
         ("entities", pa.list_(pa.string())),
         ("redactions", pa.list_(COUNT)),
         ("support", pa.float64()),
@@ -87,9 +88,11 @@ SCORES: Final = pa.schema(
         ("explanation", pa.string()),
         ("scored_at", TIME),
         ("evaluation_id", pa.string()),
+        ("replay", pa.bool_()),
         ("schema_version", pa.int32()),
     ]
 )
+"""`replay`: of a request that an experiment replayed; such rows have no rollup."""
 
 EVALUATIONS: Final = pa.schema(
     [
@@ -105,9 +108,12 @@ EVALUATIONS: Final = pa.schema(
         ("reason", pa.string()),
         ("metrics", pa.string()),
         ("mlflow_run_id", pa.string()),
+        ("judged_by", pa.string()),
+        ("scheduled", pa.bool_()),
         ("schema_version", pa.int32()),
     ]
 )
+"""`judged_by`: the job and its scorers, each name@version, separated by blanks."""
 
 ROLLUPS: Final = pa.schema(
     [
@@ -131,9 +137,112 @@ ROLLUPS: Final = pa.schema(
     ]
 )
 
+ALERTS: Final = pa.schema(
+    [
+        ("date", pa.date32()),
+        ("alert_id", pa.string()),
+        ("event", pa.string()),
+        ("at", TIME),
+        ("job", pa.string()),
+        ("evaluation_id", pa.string()),
+        ("window_start", TIME),
+        ("window_end", TIME),
+        ("verdict", pa.string()),
+        ("reason", pa.string()),
+        ("evidence", pa.string()),
+        ("by", pa.string()),
+        ("schema_version", pa.int32()),
+    ]
+)
+"""An event log. `event`: fired, resolved, acknowledged, silenced, or notified (the webhook took it). `evidence`: JSON."""
+
+FEEDBACK: Final = pa.schema(
+    [
+        ("date", pa.date32()),
+        ("feedback_id", pa.string()),
+        ("request_id", pa.string()),
+        ("received_at", TIME),
+        ("name", pa.string()),
+        ("score", pa.float64()),
+        ("label", pa.string()),
+        ("comment", pa.string()),
+        ("user", pa.string()),
+        ("schema_version", pa.int32()),
+    ]
+)
+"""What people said of answers. `received_at`: when they said it."""
+
+EXPERIMENTS: Final = pa.schema(
+    [
+        ("date", pa.date32()),
+        ("experiment_id", pa.string()),
+        ("started_at", TIME),
+        ("ended_at", TIME),
+        ("dataset", pa.string()),
+        ("dataset_digest", pa.string()),
+        ("release", pa.string()),
+        ("digest", pa.string()),
+        ("n", pa.int64()),
+        ("failed", pa.int64()),
+        ("metrics", pa.string()),
+        ("mlflow_run_id", pa.string()),
+        ("mlflow_parent_id", pa.string()),
+        ("schema_version", pa.int32()),
+    ]
+)
+"""One row for each release that an experiment replayed a dataset on. Its answers are rows of `interactions` with source
+`replay` and the tags `experiment` and `case`, its scores rows of `scores` whose `evaluation_id` is the experiment's."""
+
+COMPARISONS: Final = pa.schema(
+    [
+        ("date", pa.date32()),
+        ("comparison_id", pa.string()),
+        ("compared_at", TIME),
+        ("experiment_id", pa.string()),
+        ("dataset", pa.string()),
+        ("dataset_digest", pa.string()),
+        ("base", pa.string()),
+        ("base_digest", pa.string()),
+        ("candidate", pa.string()),
+        ("candidate_digest", pa.string()),
+        ("n", pa.int64()),
+        ("verdict", pa.string()),
+        ("reason", pa.string()),
+        ("policy", pa.string()),
+        ("result", pa.string()),
+        ("mlflow_run_id", pa.string()),
+        ("schema_version", pa.int32()),
+    ]
+)
+"""Two releases of an experiment, held against each other. `verdict`, `policy`: of a gate (pass, fail, unknown), null of a
+mere comparison. `policy`, `result`: JSON."""
+
+RELEASES: Final = pa.schema(
+    [
+        ("date", pa.date32()),
+        ("at", TIME),
+        ("event", pa.string()),
+        ("release", pa.string()),
+        ("digest", pa.string()),
+        ("previous", pa.string()),
+        ("previous_digest", pa.string()),
+        ("reason", pa.string()),
+        ("override", pa.bool_()),
+        ("comparison_id", pa.string()),
+        ("by", pa.string()),
+        ("schema_version", pa.int32()),
+    ]
+)
+"""An event log. `event`: registered, promoted or rolled_back. `comparison_id`: the gate that let it pass."""
+
 TABLES: Final[dict[str, pa.Schema]] = {
     "interactions": INTERACTIONS,
     "scores": SCORES,
     "evaluations": EVALUATIONS,
     "rollups": ROLLUPS,
+    "alerts": ALERTS,
+    "feedback": FEEDBACK,
+    "experiments": EXPERIMENTS,
+    "comparisons": COMPARISONS,
+    "releases": RELEASES,
 }

@@ -63,6 +63,7 @@ class Journey:
     embeddings: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     history: tuple[Message, ...] = ()
     sources: tuple[Source, ...] = ()
+    retrieved: int | None = None
     entities: tuple[str, ...] = ()
     candidates: list[Upstream] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
@@ -184,6 +185,7 @@ class Journey:
             sources=tuple(
                 Source(source.id, source.title, source.score, clean(source.text[:SNIPPET])) for source in self.sources
             ),
+            retrieved=self.retrieved,
             entities=self.entities,
             redactions=dict(found),
             support=self.support,

@@ -38,6 +38,7 @@ async def _run(journey: Journey, parts: Parts, span: Span) -> None:
     vector = whole(journey, query)
     found = parts.knowledge.search(query, vector, grounding.k, grounding.min_score)
     journey.sources = _fitting(found.sources, grounding.max_characters)
+    journey.retrieved = len(journey.sources)
     journey.entities = parts.knowledge.catalogue.link(journey.prompt)
     if found.degraded:
         span.status = "degraded"

@@ -1,7 +1,5 @@
-"""MLflow, spoken to: experiments, finished traces, runs of jobs, addresses in its UI, and the server that `up` starts.
+"""One MLflow server, spoken to: experiments, finished traces, runs of jobs, addresses in its UI.
 
-The only import of mlflow's client (2 s of CPU, 164 MB), inside functions: importing this module is cheap. Sets nothing
-in MLflow that other code would see (no tracking URI, no active experiment or run), and may be used by many threads.
 Everything that goes wrong between us and the server is one `TrackingUnavailable`. Traces are written elsewhere, as OTLP.
 """
 
@@ -10,19 +8,15 @@ import json
 import math
 import os
 import re
-import sqlite3
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import requests
-
-from watchkeeper.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -75,7 +69,7 @@ class Tracking:
     def experiment_id(self, name: str, create: bool = True) -> str:
         """The id of the experiment. Without `create`, an experiment that is not there is a `LookupError`."""
         if name not in self._experiments:
-            with self._speaking() as client:
+            with self.speaking() as client:
                 self._experiments[name] = self._find(client, name, create)
         return self._experiments[name]
 
@@ -115,7 +109,7 @@ class Tracking:
         finite number are left out. A run that could not be written whole is marked failed.
         """
         experiment_id = self.experiment_id(experiment)
-        with self._speaking() as client:
+        with self.speaking() as client:
             labels = {_key(key): _cut(value, TAG_LENGTH) for key, value in tags.items()}
             run = client.create_run(experiment_id, start_time=_ms(started_at), tags=labels, run_name=run_name)
             run_id = str(run.info.run_id)
@@ -140,7 +134,7 @@ class Tracking:
         return f"{self.uri}/#/experiments/{experiment_id}/runs/{run_id}"
 
     @contextlib.contextmanager
-    def _speaking(self) -> Iterator["MlflowClient"]:
+    def speaking(self) -> Iterator["MlflowClient"]:
         """The client, and its many errors as one. The health check comes first: it fails fast where the client retries."""
         if not self.healthy():
             raise TrackingUnavailable(f"MLflow does not answer at {self.uri}")
@@ -188,7 +182,7 @@ class Tracking:
         token: str | None = None
         fresh: list[str] = []
         while True:
-            with self._speaking() as client:
+            with self.speaking() as client:
                 page = client.search_traces(
                     locations=locations,
                     filter_string=f"attributes.status IN ('OK', 'ERROR') AND attributes.timestamp_ms >= {since}",
@@ -209,35 +203,6 @@ class Tracking:
                 seen |= at_last
                 return fresh, last
             seen |= at_last
-
-
-def server_command(settings: Settings, data: Path) -> tuple[list[str], dict[str, str]]:
-    """argv, and what to add to the environment, of an MLflow server for `settings.mlflow.uri` that keeps all under `data`.
-
-    One worker on SQLite; the database is made here, in WAL mode (kept by the file), so that readers and the one writer
-    do not wait for each other. Without telemetry, job runner, AI gateway and catalogue downloads: nothing leaves the
-    machine. Raises `OSError` when the folder cannot be made.
-    """
-    folder = (data / "mlflow").absolute()
-    (folder / "artifacts").mkdir(parents=True, exist_ok=True)
-    database = folder / "mlflow.db"
-    with contextlib.closing(sqlite3.connect(database)) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
-    place = urlsplit(settings.mlflow.uri)
-    argv = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
-    argv += ["--host", place.hostname or "127.0.0.1", "--port", str(place.port or 80)]
-    argv += ["--backend-store-uri", f"sqlite:///{database}"]
-    argv += ["--artifacts-destination", (folder / "artifacts").as_uri()]
-    # Not a line for every request.
-    argv += ["--uvicorn-opts", "--log-level warning"]
-    environment = {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_ENABLE_AI_GATEWAY": "false",
-        "MLFLOW_MODEL_CATALOG_URI": "",
-    }
-    return argv, environment
 
 
 def _log_values(

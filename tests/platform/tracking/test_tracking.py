@@ -17,9 +17,8 @@ import requests
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
-from watchkeeper import tracking
 from watchkeeper.settings import Mlflow, Settings
-from watchkeeper.tracking import Tracking, TrackingUnavailable, server_command
+from watchkeeper.tracking import Tracking, TrackingUnavailable, server_command, tracking
 
 START = datetime(2026, 5, 29, 12, tzinfo=UTC)
 END = datetime(2026, 5, 29, 12, 5, tzinfo=UTC)
