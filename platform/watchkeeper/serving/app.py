@@ -6,14 +6,12 @@ Knows nothing of what the stages do, or of where records go after the spool.
 
 import asyncio
 import contextlib
-import logging
 import multiprocessing
 import random
 import signal
 import socket
 import threading
 import time
-import traceback
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -30,6 +28,7 @@ from starlette.types import Receive, Scope, Send
 from watchkeeper.encoder.client import EncoderUnavailable
 from watchkeeper.serving import completion
 from watchkeeper.serving.building import build, open_spool
+from watchkeeper.serving.failure import defect, freeze, refuse
 from watchkeeper.serving.journey import Journey
 from watchkeeper.serving.loop import Loop
 from watchkeeper.serving.metrics import Metrics
@@ -37,7 +36,6 @@ from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.request import Refused, parse
 from watchkeeper.serving.stages.admit import models
 from watchkeeper.settings import Settings
-from watchkeeper.telemetry.segment import unanswered
 from watchkeeper.telemetry.spool import Spool, SpoolFull
 
 ROUTES = "POST /v1/chat/completions, POST /v1/embeddings, GET /v1/models, GET /health/live, GET /health/ready, GET /metrics"
@@ -45,8 +43,6 @@ WATCH_S = 0.5
 """How often it is looked whether a worker has died."""
 DISCONNECTED = 499
 """The status that records keep for a client that went away (nginx's number; no client ever sees it)."""
-
-logger = logging.getLogger(__name__)
 
 
 class Gateway:
@@ -105,7 +101,7 @@ class Gateway:
             await self._disconnected(journey)
             raise
         except Exception as error:  # its record says what became of it
-            response = self._refuse(journey, error, headers)
+            response = completion.error(refuse(journey, error), headers)
         await self._answer(journey, response, headers, scope, send)
 
     async def _streamed(self, journey: Journey, headers: dict[str, str], scope: Scope, send: Send) -> None:
@@ -115,7 +111,7 @@ class Gateway:
             await self._disconnected(journey)
             raise
         except Exception as error:  # its record says what became of it
-            await self._answer(journey, self._refuse(journey, error, headers), headers, scope, send)
+            await self._answer(journey, completion.error(refuse(journey, error), headers), headers, scope, send)
             return
         headers["x-watchkeeper-overhead-ms"] = f"{journey.overhead_ms:.3f}"
         try:
@@ -150,7 +146,7 @@ class Gateway:
 
     async def _break_off(self, journey: Journey, error: Exception, send: Send) -> None:
         """Ends a stream that has begun with an error event."""
-        refused = _spool_full(error) if isinstance(error, SpoolFull) else self._internal(journey, error)
+        refused = _spool_full(error) if isinstance(error, SpoolFull) else defect(journey, error)
         journey.error = journey.error or refused.code
         try:
             await self._keep(journey)
@@ -158,12 +154,6 @@ class Gateway:
             refused = _spool_full(full)
         with contextlib.suppress(ClientDisconnect):
             await _deliver(send, completion.stream_part(completion.broken(refused), last=True))
-
-    def _refuse(self, journey: Journey, error: Exception, headers: dict[str, str]) -> Response:
-        refused = error if isinstance(error, Refused) else self._internal(journey, error)
-        journey.status = refused.status
-        journey.error = None if refused.code == "content_filter" else refused.code
-        return completion.error(refused, headers)
 
     async def _disconnected(self, journey: Journey) -> None:
         """The record of a request whose client has gone, unless it has one already."""
@@ -181,23 +171,10 @@ class Gateway:
         if journey.kept:
             return journey.overhead_ms
         journey.kept = True
-        try:
-            record = journey.record(self.parts.redact)
-        except Exception as error:  # what cannot be redacted is not kept, but that there was a request is
-            self._log(journey, error)
-            record = unanswered(journey.request_id, journey.received_at, "record_failed", 500, replica=self.replica)
+        record = freeze(journey, self.parts.redact)
         await self.spool.append(record)
         self.metrics.count(record)
         return record.overhead_ms
-
-    def _internal(self, journey: Journey, error: Exception) -> Refused:
-        self._log(journey, error)
-        return Refused(500, "internal_error", f"the gateway failed; its log tells more under {journey.request_id}")
-
-    def _log(self, journey: Journey, error: Exception) -> None:
-        """Where a defect is, without its message: that may hold a text of the user's."""
-        place = "".join(traceback.format_tb(error.__traceback__))
-        logger.error("request %s: %s\n%s", journey.request_id, type(error).__name__, place)
 
     async def embeddings(self, request: Request) -> Response:
         """POST /v1/embeddings: the encoder's, for clients that want the same vectors."""
