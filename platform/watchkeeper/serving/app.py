@@ -28,17 +28,21 @@ from starlette.types import Receive, Scope, Send
 from watchkeeper.encoder.client import EncoderUnavailable
 from watchkeeper.serving import completion
 from watchkeeper.serving.building import build, open_spool
-from watchkeeper.serving.failure import defect, freeze, refuse
+from watchkeeper.serving.failure import defect, freeze, log_defect, refuse
 from watchkeeper.serving.journey import Journey
 from watchkeeper.serving.loop import Loop
 from watchkeeper.serving.metrics import Metrics
+from watchkeeper.serving.opinion import BODY_BYTES, opinion
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.request import Refused, parse
 from watchkeeper.serving.stages.admit import models
 from watchkeeper.settings import Settings
 from watchkeeper.telemetry.spool import Spool, SpoolFull
 
-ROUTES = "POST /v1/chat/completions, POST /v1/embeddings, GET /v1/models, GET /health/live, GET /health/ready, GET /metrics"
+ROUTES = (
+    "POST /v1/chat/completions, POST /v1/embeddings, POST /v1/feedback, GET /v1/models, GET /health/live, "
+    "GET /health/ready, GET /metrics"
+)
 WATCH_S = 0.5
 """How often it is looked whether a worker has died."""
 DISCONNECTED = 499
@@ -176,6 +180,27 @@ class Gateway:
         self.metrics.count(record)
         return record.overhead_ms
 
+    async def feedback(self, request: Request) -> Response:
+        """POST /v1/feedback: what someone says of an answer. It is durable when it is answered."""
+        feedback_id, received_at = uuid.uuid4().hex, time.time_ns() // 1000
+        try:
+            body = await _body(request, min(BODY_BYTES, self.parts.settings.gateway.max_body_bytes))
+            said = opinion(body, self.parts.redact, feedback_id=feedback_id, received_at=received_at)
+            await self.spool.append(said)
+            response = completion.plain_json({"id": feedback_id, "request_id": said.request_id})
+        except ClientDisconnect:
+            response = Response(status_code=DISCONNECTED)  # nobody is there to read it
+        except Refused as refused:
+            response = completion.error(refused, {})
+        except SpoolFull as full:
+            response = completion.error(_spool_full(full), {})
+        except Exception as error:  # what cannot be redacted is not kept
+            log_defect(f"feedback {feedback_id}", error)
+            message = f"the gateway failed; its log tells more under {feedback_id}"
+            response = completion.error(Refused(500, "internal_error", message), {})
+        self.metrics.said(response.status_code)
+        return response
+
     async def embeddings(self, request: Request) -> Response:
         """POST /v1/embeddings: the encoder's, for clients that want the same vectors."""
         try:
@@ -299,6 +324,7 @@ def application(settings: Settings) -> Starlette:
     routes = [
         Route("/v1/chat/completions", Chat(), methods=["POST"]),
         Route("/v1/embeddings", handler("embeddings"), methods=["POST"]),
+        Route("/v1/feedback", handler("feedback"), methods=["POST"]),
         Route("/v1/models", handler("models")),
         Route("/health/live", handler("live")),
         Route("/health/ready", handler("ready")),

@@ -25,7 +25,7 @@ def refuse(journey: Journey, error: Exception) -> Refused:
 
 def defect(journey: Journey, error: Exception) -> Refused:
     """An error of our own: logged, and what a client is told of it."""
-    _log(journey, error)
+    log_defect(f"request {journey.request_id}", error)
     return Refused(500, "internal_error", f"the gateway failed; its log tells more under {journey.request_id}")
 
 
@@ -34,11 +34,11 @@ def freeze(journey: Journey, redact: Redact) -> Record:
     try:
         return journey.record(redact)
     except Exception as error:
-        _log(journey, error)
+        log_defect(f"request {journey.request_id}", error)
         return unanswered(journey.request_id, journey.received_at, "record_failed", 500, replica=journey.replica)
 
 
-def _log(journey: Journey, error: Exception) -> None:
-    """Where a defect is, without its message: that may hold a text of the user's."""
+def log_defect(where: str, error: Exception) -> None:
+    """Logs where a defect is, without its message: that may hold a text of the user's. `where`: in what, by its id."""
     place = "".join(traceback.format_tb(error.__traceback__))
-    logger.error("request %s: %s\n%s", journey.request_id, type(error).__name__, place)
+    logger.error("%s: %s\n%s", where, type(error).__name__, place)

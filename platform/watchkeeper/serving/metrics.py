@@ -21,6 +21,7 @@ class Metrics:
             "watchkeeper_stage_seconds", "Time by stage", ("stage",), buckets=BUCKETS_S, registry=registry
         )
         self._tokens = Counter("watchkeeper_tokens", "Tokens", ("kind",), registry=registry)
+        self._feedback = Counter("watchkeeper_feedback", "Feedback on answers", ("status",), registry=registry)
         self._in_flight = Gauge("watchkeeper_in_flight", "Requests being served", registry=registry)
 
     def count(self, record: Record) -> None:
@@ -37,6 +38,10 @@ class Metrics:
     def refused(self, status: int) -> None:
         """Counts a request that could not be parsed, and so left no record."""
         self._requests.labels(str(status), "none").inc()
+
+    def said(self, status: int) -> None:
+        """Counts a feedback by how it was answered."""
+        self._feedback.labels(str(status)).inc()
 
     def text(self, in_flight: int) -> bytes:
         """All of it in the text exposition format."""

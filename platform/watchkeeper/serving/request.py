@@ -5,12 +5,14 @@ Follows OpenAI's chat completions. What is wrong is one `Refused` that names the
 
 import hashlib
 import json
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 ROLES: Final = ("system", "developer", "user", "assistant", "tool")
 OURS: Final = ("session", "user", "route", "tags")
+
+T = TypeVar("T")
 
 
 class Refused(Exception):
@@ -80,12 +82,7 @@ _READ: Final = frozenset(_Known.__struct_fields__)
 def parse(body: bytes) -> ChatRequest:
     """Request body → ChatRequest. Raises `Refused` with status 400."""
     plain = _decode(body)
-    try:
-        known = msgspec.convert(plain, _Known)
-    except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at ")
-        param = place.strip("`").removeprefix("$.") or None
-        raise _bad(f"{param or 'the body'}: {message}", param) from None
+    known = _typed(plain, _Known)
     _check_ranges(known)
     extension = known.watchkeeper or Extension()
     if extension.user is None and known.user is not None:
@@ -101,6 +98,20 @@ def parse(body: bytes) -> ChatRequest:
         extension=extension,
         forwarded={key: value for key, value in plain.items() if key not in _READ},
     )
+
+
+def body_of(body: bytes, kind: type[T]) -> T:
+    """Any other request's body → a struct. Raises `Refused` with status 400 that names the field."""
+    return _typed(_decode(body), kind)
+
+
+def _typed(plain: dict[str, Any], kind: type[T]) -> T:
+    try:
+        return msgspec.convert(plain, kind)
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at ")
+        param = place.strip("`").removeprefix("$.") or None
+        raise _bad(f"{param or 'the body'}: {message}", param) from None
 
 
 def _bad(message: str, param: str | None) -> Refused:

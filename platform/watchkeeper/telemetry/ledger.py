@@ -14,7 +14,7 @@ import msgspec
 from watchkeeper.lake.lake import Lake, LakeUnavailable
 from watchkeeper.settings import Settings
 from watchkeeper.telemetry.deliveries import Deliveries, dead_letters
-from watchkeeper.telemetry.segment import Found, Segment, SegmentUnreadable, segments
+from watchkeeper.telemetry.segment import RECORD, Found, Segment, SegmentUnreadable, segments
 from watchkeeper.telemetry.sinks import LAKE, MLFLOW, lake_positions
 from watchkeeper.tracking import Tracking, TrackingUnavailable
 
@@ -70,7 +70,8 @@ def verify(settings: Settings) -> Ledger:
     spool = _spool(settings, lake, errors)
     dead: dict[str, set[str]] = {MLFLOW: set(), LAKE: set()}
     for letter in dead_letters(settings.data):
-        dead.setdefault(letter.sink, set()).add(letter.request_id)
+        if letter.kind == RECORD:  # feedback that was refused says nothing of its request
+            dead.setdefault(letter.sink, set()).add(letter.request_id)
     found = {
         MLFLOW: _asked(errors, lambda: _traces(settings)),
         LAKE: _asked(errors, lambda: _rows(lake)),
@@ -114,11 +115,17 @@ def pending(settings: Settings) -> tuple[dict[str, int], list[str]]:
     lake = _lake(settings)
     found = segments(settings.spool_folder)
     waiting = {MLFLOW: 0, LAKE: 0}
+    unreadable = set(found.unreadable)
     for segment in found.segments:
-        waiting[MLFLOW] += segment.last - _mlflow_position(segment, deliveries)
-        waiting[LAKE] += segment.last - _lake_position(segment, lake)
+        try:
+            waiting[MLFLOW] += segment.count(_mlflow_position(segment, deliveries))
+            waiting[LAKE] += segment.count(_lake_position(segment, lake))
+        except FileNotFoundError:
+            continue  # delivered and retired meanwhile
+        except SegmentUnreadable:
+            unreadable.add(str(segment.path))
     deliveries.close()
-    return waiting, sorted(found.unreadable)
+    return waiting, sorted(unreadable)
 
 
 def watermark(settings: Settings) -> int | None:

@@ -6,7 +6,8 @@
 An accept that has no record yet is carried into the next segment in the transaction that makes it. So the newest segment
 holds every open accept of its worker, an accept and its record are always found together in one segment, and what a dead
 worker left open is known from one file. An id may therefore stand among the accepts of several segments; its record stands
-in one. Knows nothing of where records go. Standard library and msgspec only: the gateway loads this.
+in one. Feedback stands in the same rows and the same sequence, told apart by its kind: it is never the record of the
+request that it speaks of. Knows nothing of where rows go. Standard library and msgspec only: the gateway loads this.
 """
 
 import contextlib
@@ -30,6 +31,9 @@ LOCK: Final = "lock"
 RECORD: Final = "record"
 """The kind of row whose body is a `Record`."""
 
+FEEDBACK: Final = "feedback"
+"""The kind of row whose body is a `Feedback`; its request id is that of the answer it speaks of."""
+
 # PRAGMA user_version says how far a file has come; SQLite sets it to 0.
 UNBORN: Final = 0
 OPEN: Final = 1
@@ -43,7 +47,10 @@ SCHEMA: Final = (
 )
 ADD_ACCEPT: Final = "INSERT INTO accepted VALUES (?, ?, ?)"
 ADD_RECORD: Final = "INSERT INTO records VALUES (?, ?, ?, ?, ?)"
-UNANSWERED: Final = "SELECT request_id, received_at FROM accepted WHERE request_id NOT IN (SELECT request_id FROM records)"
+UNANSWERED: Final = (
+    "SELECT request_id, received_at FROM accepted "
+    f"WHERE request_id NOT IN (SELECT request_id FROM records WHERE kind = '{RECORD}')"
+)
 
 
 class SegmentUnreadable(Exception):
@@ -51,14 +58,14 @@ class SegmentUnreadable(Exception):
 
 
 class Tail(msgspec.Struct, frozen=True):
-    """The last sequence numbers that a worker has used. Those of its records have no gaps."""
+    """The last sequence numbers that a worker has used. Those of its rows have no gaps, whatever kind they are."""
 
     accepted: int = 0
     records: int = 0
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One record as it was spooled. `received_at`: µs since the epoch."""
+    """One record or feedback as it was spooled. `received_at`: µs since the epoch."""
 
     sequence: int
     request_id: str
@@ -68,7 +75,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
-    """One file as it was found. `uid`: never given twice, anywhere. `first`, `last`: the sequence numbers of its records,
+    """One file as it was found. `uid`: never given twice, anywhere. `first`, `last`: the sequence numbers of its rows,
     where `last` is `first - 1` while it has none. `sealed`: nothing is written to it any more, and `last` is final."""
 
     path: Path
@@ -79,8 +86,13 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     last: int
     sealed: bool
 
+    @property
+    def spool(self) -> Path:
+        """The spool folder that it is part of."""
+        return self.path.parent.parent
+
     def rows(self, after: int, *, limit: int = -1, upto: int | None = None) -> list[Row]:
-        """Records with `after` < sequence <= `upto`, in order, at most `limit`; of a torn file those before the tear.
+        """Rows with `after` < sequence <= `upto`, in order, at most `limit`; of a torn file those before the tear.
 
         Raises `SegmentUnreadable`, and `FileNotFoundError` once the segment is retired.
         """
@@ -99,11 +111,26 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
         """The ids of its accepts, and sequence and id of its records, at one moment. Raises as `rows` does."""
         with reading(self.path) as database:
             accepted = [name for (name,) in database.execute("SELECT request_id FROM accepted ORDER BY sequence")]
-            return accepted, database.execute("SELECT sequence, request_id FROM records ORDER BY sequence").fetchall()
+            sql = "SELECT sequence, request_id FROM records WHERE kind = ? ORDER BY sequence"
+            return accepted, database.execute(sql, (RECORD,)).fetchall()
+
+    def count(self, after: int) -> int:
+        """How many records come after `after`. Raises as `rows` does."""
+        with reading(self.path) as database:
+            sql = "SELECT count(*) FROM records WHERE sequence > ? AND kind = ?"
+            return int(database.execute(sql, (after, RECORD)).fetchone()[0])
+
+    def records_of(self, request_ids: Iterable[str], after: int) -> list[Row]:
+        """The records of these requests that come after `after`, in order. Raises as `rows` does."""
+        names = list(request_ids)
+        marks = ", ".join("?" * len(names))
+        sql = f"SELECT * FROM records WHERE sequence > ? AND kind = ? AND request_id IN ({marks}) ORDER BY sequence"
+        with reading(self.path) as database:
+            return [Row(*row) for row in database.execute(sql, (after, RECORD, *names))]
 
     def oldest(self, after: int) -> int | None:
         """When the oldest request was received whose record comes after `after`, or, unless sealed, is still to come."""
-        queries = [f"SELECT min(received_at) FROM records WHERE sequence > {int(after)}"]
+        queries = [f"SELECT min(received_at) FROM records WHERE kind = '{RECORD}' AND sequence > {int(after)}"]
         if not self.sealed:  # else it was carried on, and is seen there
             queries.append(f"SELECT min(received_at) FROM ({UNANSWERED})")
         with reading(self.path) as database:
@@ -145,6 +172,16 @@ def segments(folder: Path) -> Found:
                 found.append(segment)
                 superseded = True
     return Found(tuple(sorted(found, key=lambda segment: (segment.worker, segment.number))), unreadable)
+
+
+def unfinished(folder: Path) -> set[str]:
+    """The ids of all requests under a spool folder that were accepted and whose record is still to come."""
+    found: set[str] = set()
+    for segment in segments(folder).segments:
+        if not segment.sealed:  # what an older one left open was carried into the newest
+            with contextlib.suppress(SegmentUnreadable, FileNotFoundError), reading(segment.path) as database:
+                found.update(name for name, _ in database.execute(UNANSWERED))
+    return found
 
 
 def workers(folder: Path) -> list[Path]:

@@ -40,7 +40,8 @@ _log = logging.getLogger(__name__)
 
 
 class SinkStatus(msgspec.Struct, frozen=True):
-    """`delivered`: records since this shipper started; `lag_s`: age of the oldest record that the sink does not have."""
+    """`delivered`: records and feedback since this shipper started; `lag_s`: age of the oldest that the sink does not
+    have."""
 
     delivered: int
     pending: int
@@ -81,6 +82,7 @@ class Feed:
     def run(self, goal: Sequence[Segment] | None) -> None:
         """Until `stop`, or until the sink has what `goal` names. Outlives every failure of the sink."""
         while not self._stop.is_set():
+            delivered = self.delivered
             try:
                 full = self._round()
             except Exception as error:  # the sink is away, or something is wrong with it that time may heal
@@ -90,7 +92,7 @@ class Feed:
             self._recovered()
             if goal is not None and self._reached(goal):
                 return
-            if not full and goal is None:
+            if not full and (goal is None or self.delivered == delivered):
                 self._pause(self.sink.linger_s)
 
     def _round(self) -> bool:
@@ -237,7 +239,7 @@ class Shipper:
             at=int(now * 1e6),
             started_at=self._started_at,
             sinks={feed.sink.name: _status(feed, found.segments, now) for feed in self.feeds},
-            dead_lettered=len({letter.request_id for letter in dead_letters(self._data)}),
+            dead_lettered=len({(letter.segment, letter.sequence) for letter in dead_letters(self._data)}),
             unreadable=unreadable,
         )
         draft = self._data / f"{STATUS}.new"

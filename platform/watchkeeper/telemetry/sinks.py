@@ -1,32 +1,50 @@
 """The sinks: MLflow, which gets records as OTLP, and the lake, which gets rows. Each takes a segment on batch by batch.
 
 Both get every record at least once and keep it once: MLflow overwrites a trace with itself, the lake refuses a batch that
-it has. A record that a sink cannot take for what is in it becomes a dead letter and does not hold up the others. Knows
-nothing of threads, of waiting or of when a segment may go.
+it has. Feedback travels in the same batches: into the lake as rows, into MLflow as assessments (opinions.py). What a sink
+cannot take for what is in it becomes a dead letter and does not hold up the others. Knows nothing of threads, of waiting or
+of when a segment may go.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 import pyarrow as pa
 import requests
 
+from watchkeeper import feedback
+from watchkeeper.lake.feedback import feedback_rows
 from watchkeeper.lake.interactions import to_arrow
 from watchkeeper.lake.lake import Lake
 from watchkeeper.lake.rollup import roll_up
 from watchkeeper.record import Record, decode
 from watchkeeper.telemetry.deliveries import DeadLetter, Deliveries, bury
+from watchkeeper.telemetry.opinions import Opinions, Said
 from watchkeeper.telemetry.otlp import export_request
-from watchkeeper.telemetry.segment import RECORD, Row, Segment, unanswered
+from watchkeeper.telemetry.segment import (
+    FEEDBACK,
+    RECORD,
+    Row,
+    Segment,
+    SegmentUnreadable,
+    segments,
+    unanswered,
+    unfinished,
+)
+from watchkeeper.tracking import Tracking
 
 MLFLOW: Final = "mlflow"
 LAKE: Final = "lake"
 
 TABLES: Final = ("interactions", "rollups")
-"""In the order in which a batch is appended to them."""
+"""In the order in which a batch is appended to them; it is there when it is in all of them."""
+
+SAID: Final = "feedback"
+"""The table that a batch is appended to before them, if it holds feedback: most hold none, and no commit is made then."""
 
 AWAY: Final = frozenset({401, 403, 404, 407, 408, 425, 429, 502, 503, 504})
 """HTTP answers that say something of the server or of our set-up, and nothing of what we sent."""
@@ -47,16 +65,24 @@ class Sink(Protocol):
     linger_s: float
 
     def position(self, segment: Segment) -> int:
-        """The sequence number up to which the sink has the segment's records, or they are dead letters."""
+        """The sequence number up to which the sink has the segment's rows, or they are dead letters."""
         ...
 
     def step(self, segment: Segment) -> int:
-        """Delivers the next batch and returns the number of its records; 0: there is none. Raises anything when it could
-        not, and may then be called again."""
+        """Delivers the next batch and returns the number of its rows; 0: there is none, or not yet. Raises anything when
+        it could not, and may then be called again."""
         ...
 
 
 Made = tuple[Row, Record]
+
+
+class Decoded(NamedTuple):
+    """The rows of a batch by what they are; `refused`: those that are nothing known here."""
+
+    records: list[Made]
+    said: list[Said]
+    refused: list[tuple[Row, str]]
 
 
 class Dropped:
@@ -77,23 +103,24 @@ class Dropped:
         bury(self._data, letters)
 
 
-def _decoded(rows: Sequence[Row]) -> tuple[list[Made], list[tuple[Row, str]]]:
-    """Rows as records, and those that are none."""
-    made: list[Made] = []
-    refused: list[tuple[Row, str]] = []
+def _decoded(rows: Sequence[Row]) -> Decoded:
+    batch = Decoded([], [], [])
     for row in rows:
         try:
-            if row.kind != RECORD:
-                raise ValueError(f"not a kind that is known here: {row.kind}")
-            made.append((row, decode(row.body)))
+            if row.kind == RECORD:
+                batch.records.append((row, decode(row.body)))
+            elif row.kind == FEEDBACK:
+                batch.said.append((row, feedback.decode(row.body)))
+            else:
+                batch.refused.append((row, f"not a kind that is known here: {row.kind}"))
         except (msgspec.DecodeError, ValueError) as error:
-            refused.append((row, f"not a record: {error}"))
-    return made, refused
+            batch.refused.append((row, f"not a {row.kind}: {error}"))
+    return batch
 
 
 class LakeSink:
-    """The lake. Its cursors are in it: each table notes, in the commit that appends a batch, up to which record of the
-    segment it has come. After a crash between two tables, the second gets the very batch that the first has."""
+    """The lake. Its cursors are in it: each table notes, in the commit that appends a batch, up to which row of the segment
+    it has come. After a crash between two tables, the second gets the very batch that the first has."""
 
     name = LAKE
     linger_s = 2.0
@@ -107,8 +134,9 @@ class LakeSink:
 
     def position(self, segment: Segment) -> int:
         if segment.uid not in self._done:
-            self._done[segment.uid] = lake_positions(self._lake, segment)
-        return min(self._done[segment.uid].values())
+            said = self._lake.transaction_version(SAID, segment.uid) or 0
+            self._done[segment.uid] = {SAID: said, **lake_positions(self._lake, segment)}
+        return min(self._done[segment.uid][table] for table in TABLES)
 
     def step(self, segment: Segment) -> int:
         begun = self.position(segment)
@@ -117,12 +145,14 @@ class LakeSink:
         rows = segment.rows(begun, upto=half) if half > begun else segment.rows(begun, limit=self.limit)
         if not rows:
             return 0
-        made, refused = _decoded(rows)
-        tables = self._tables(made, refused)
-        self._dropped(segment, refused)
+        batch = _decoded(rows)
+        tables = self._tables(batch.records, batch.refused)
+        if batch.said:
+            tables = {SAID: feedback_rows([said for _, said in batch.said]), **tables}
+        self._dropped(segment, batch.refused)
         version = rows[-1].sequence
         try:
-            for table in TABLES:
+            for table in tables:
                 if done[table] < version:
                     self._lake.append(table, tables[table], app_id=segment.uid, version=version)
                     done[table] = version
@@ -154,7 +184,7 @@ def _rows_of(made: Sequence[Made]) -> dict[str, pa.Table]:
 
 
 def lake_positions(lake: Lake, segment: Segment) -> dict[str, int]:
-    """For each table the sequence number up to which it has the segment's records."""
+    """For each of `TABLES` the sequence number up to which it has the segment's rows."""
     return {table: max(lake.transaction_version(table, segment.uid) or 0, segment.first - 1) for table in TABLES}
 
 
@@ -190,6 +220,7 @@ class MlflowSink:
         self._dropped = dropped
         self._session = requests.Session()
         self._positions: dict[str, int] = {}
+        self._opinions = Opinions(Tracking(uri))
 
     def position(self, segment: Segment) -> int:
         if segment.uid not in self._positions:
@@ -198,12 +229,17 @@ class MlflowSink:
         return self._positions[segment.uid]
 
     def step(self, segment: Segment) -> int:
-        rows = segment.rows(self.position(segment), limit=self._batch)
+        rows = _finished(segment, segment.rows(self.position(segment), limit=self._batch))
         if not rows:
             return 0
-        made, refused = _decoded(rows)
-        self._deliver(made, refused)
-        self._dropped(segment, refused)
+        batch = _decoded(rows)
+        self._deliver(batch.records, batch.refused)
+        if batch.said:
+            missing = self._opinions.without_trace(batch.said)
+            if missing and self._deliver_early(segment.spool, missing):
+                self._opinions.without_trace(batch.said)
+            batch.refused.extend(self._opinions.attach(batch.said))
+        self._dropped(segment, batch.refused)
         self._deliveries.advance(self.name, segment.uid, rows[-1].sequence)
         self._positions[segment.uid] = rows[-1].sequence
         return len(rows)
@@ -222,6 +258,18 @@ class MlflowSink:
             else:
                 self._make_sure(made[0][1], refusal)
                 refused.append((made[0][0], str(refusal)))
+
+    def _deliver_early(self, spool: Path, request_ids: Set[str]) -> bool:
+        """Sends records whose turn has not come, in whatever segment they are, so that no segment waits for another. They
+        come once more in their turn, and what is refused is put aside then. What had its turn and is not there is not sent
+        again: it was refused, or deleted since. Whether there were any."""
+        early: list[Row] = []
+        for segment in segments(spool).segments:
+            with contextlib.suppress(SegmentUnreadable, FileNotFoundError):
+                early += segment.records_of(request_ids, self.position(segment))
+        for start in range(0, len(early), self._batch):
+            self._deliver(_decoded(early[start : start + self._batch]).records, [])
+        return bool(early)
 
     def _make_sure(self, record: Record, refusal: _Refused) -> None:
         """A server that is out of order may refuse everything (MLflow answers 422 to failures of its own), and then no
@@ -259,6 +307,16 @@ class MlflowSink:
         """The experiment may be another when the server is back."""
         self._experiment = None
         return SinkUnavailable(f"{self._url}: {what}")
+
+
+def _finished(segment: Segment, rows: list[Row]) -> list[Row]:
+    """The rows before the first feedback on a request that is still being answered: its record will come, wherever, and
+    then so does the feedback. Only one segment waits, and only for a gateway."""
+    if all(row.kind != FEEDBACK for row in rows):
+        return rows
+    waiting = unfinished(segment.spool)
+    until = (at for at, row in enumerate(rows) if row.kind == FEEDBACK and row.request_id in waiting)
+    return rows[: next(until, len(rows))]
 
 
 def _line(response: requests.Response) -> str:

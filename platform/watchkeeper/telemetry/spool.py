@@ -1,4 +1,4 @@
-"""The spool: a gateway worker's durable log of what it accepted and of the records that came of it.
+"""The spool: a gateway worker's durable log of what it accepted, of the records that came of it, and of feedback.
 
 One writer thread puts everything that is queued into one transaction (group commit) and then tells all who wait for it, so
 a slow disk makes batches larger and not more. A record is durable when `append` returns: with `process` it survives the
@@ -20,9 +20,10 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from watchkeeper.feedback import Feedback
 from watchkeeper.record import Record, encode
 from watchkeeper.telemetry import segment
-from watchkeeper.telemetry.segment import ADD_ACCEPT, ADD_RECORD, RECORD, Durability, Tail
+from watchkeeper.telemetry.segment import ADD_ACCEPT, ADD_RECORD, FEEDBACK, RECORD, Durability, Tail
 
 SEGMENT_BYTES: Final = 64 << 20
 BATCH: Final = 2_000
@@ -65,6 +66,7 @@ class _Accept(NamedTuple):
 class _Append(NamedTuple):
     request_id: str
     received_at: int
+    kind: str
     body: bytes
     done: "asyncio.Future[None] | None"
 
@@ -137,11 +139,13 @@ class Spool:
             raise SpoolFull(self._full)
         self._put(_Accept(request_id, received_at))
 
-    async def append(self, record: Record) -> None:
-        """Returns when the record is durable. Raises `SpoolFull` when it is not; an accepted request then gets a record
-        that says `spool_full` as soon as one can be written. A caller that is cancelled leaves the record to be written."""
+    async def append(self, said: Record | Feedback) -> None:
+        """Returns when it is durable. Raises `SpoolFull` when it is not: an accepted request then gets a record that says
+        `spool_full` as soon as one can be written; feedback is not kept, and is its sender's to send again. A caller that
+        is cancelled leaves it to be written."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._put(_Append(record.request_id, record.received_at, _body(record), done))
+        kind = RECORD if isinstance(said, Record) else FEEDBACK
+        self._put(_Append(said.request_id, said.received_at, kind, _body(said), done))
         await done
 
     async def close(self) -> None:
@@ -210,14 +214,15 @@ class Spool:
             self._database.executemany(
                 ADD_RECORD,
                 (
-                    (n, entry.request_id, entry.received_at, RECORD, entry.body)
+                    (n, entry.request_id, entry.received_at, entry.kind, entry.body)
                     for n, entry in enumerate(appends, records + 1)
                 ),
             )
         self._tail = Tail(accepted + len(accepts), records + len(appends))
         self._open.update((entry.request_id, (n, entry.received_at)) for n, entry in enumerate(accepts, accepted + 1))
         for entry in appends:
-            self._open.pop(entry.request_id, None)
+            if entry.kind == RECORD:
+                self._open.pop(entry.request_id, None)
         self._bytes += ROW_BYTES * len(entries) + sum(len(entry.body) for entry in appends)
 
     def _rotate(self) -> None:
@@ -238,15 +243,17 @@ class Spool:
 
     def _fail(self, error: Exception, entries: Sequence[_Entry]) -> None:
         """Notes what must be written once writing works again: accepts, and for each record that its caller now holds for
-        lost, one that says so."""
+        lost, one that says so. Feedback that its caller holds for lost is."""
         self._full = f"{self._place}: {error}"
         self._failures += 1
         for entry in entries:
             if isinstance(entry, _Append):
+                if entry.kind != RECORD:
+                    continue
                 record = segment.unanswered(
                     entry.request_id, entry.received_at, "spool_full", 503, replica=self._place.name
                 )
-                entry = _Append(entry.request_id, entry.received_at, encode(record), None)
+                entry = _Append(entry.request_id, entry.received_at, RECORD, encode(record), None)
             self._late.append(entry)
         torn = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
         if self._database is not None and (torn or self._failures >= FAILURES):
@@ -281,13 +288,13 @@ def _settle(waiting: "Sequence[asyncio.Future[None]]", error: str | None) -> Non
             done.set_exception(SpoolFull(error))
 
 
-def _body(record: Record) -> bytes:
-    """The record as msgpack. What msgpack cannot carry (lone surrogates, integers of more than 64 bits, numpy's scalars) is
+def _body(said: Record | Feedback) -> bytes:
+    """It as msgpack. What msgpack cannot carry (lone surrogates, integers of more than 64 bits, numpy's scalars) is
     made to fit: a record with a flaw is worth more than none."""
     try:
-        return encode(record)
+        return msgspec.msgpack.encode(said)
     except (UnicodeEncodeError, OverflowError, TypeError):
-        plain = msgspec.to_builtins(record, builtin_types=(bytes,), enc_hook=_native)
+        plain = msgspec.to_builtins(said, builtin_types=(bytes,), enc_hook=_native)
         return msgspec.msgpack.encode(_fitting(plain))
 
 

@@ -6,7 +6,9 @@ import json
 from typing import Any, cast
 
 import pytest
+from starlette.requests import Request
 
+from watchkeeper.feedback import Feedback
 from watchkeeper.record import Record
 from watchkeeper.release import BUILTIN
 from watchkeeper.serving.app import Gateway
@@ -22,12 +24,12 @@ class Kept:
 
     def __init__(self, full: bool) -> None:
         self.full = full
-        self.records: list[Record] = []
+        self.records: list[Record | Feedback] = []
 
     def accept(self, request_id: str, received_at: int) -> None:
         pass
 
-    async def append(self, record: Record) -> None:
+    async def append(self, record: Record | Feedback) -> None:
         if self.full:
             raise SpoolFull("the disk is full")
         self.records.append(record)
@@ -52,11 +54,7 @@ class Scripted:
         return pieces()
 
 
-def ask(
-    how: str = "fine", *, full: bool = False, fail_at: str | None = None, redact: Any = None
-) -> tuple[list[Record], list[dict[str, Any]]]:
-    """One streamed request. `fail_at`: sending the part that holds this text raises, as when the client is gone."""
-    spool = Kept(full)
+def gateway_on(spool: Kept, redact: Any = None) -> Gateway:
     parts = Parts(
         settings=Settings(),
         champion=lambda: BUILTIN,
@@ -68,7 +66,15 @@ def ask(
         upstreams=cast(Any, None),
         tokens=cast(Any, None),
     )
-    gateway = Gateway(parts, cast(Spool, spool), "gateway-0")
+    return Gateway(parts, cast(Spool, spool), "gateway-0")
+
+
+def ask(
+    how: str = "fine", *, full: bool = False, fail_at: str | None = None, redact: Any = None
+) -> tuple[list[Record], list[dict[str, Any]]]:
+    """One streamed request. `fail_at`: sending the part that holds this text raises, as when the client is gone."""
+    spool = Kept(full)
+    gateway = gateway_on(spool, redact)
     gateway.loop = cast(Any, Scripted(how))
     body = json.dumps({"model": "watchkeeper", "stream": True, "messages": [{"role": "user", "content": "Hi"}]}).encode()
     sent: list[dict[str, Any]] = []
@@ -90,7 +96,7 @@ def ask(
         await gateway.chat(scope, receive, send)
 
     asyncio.run(run())
-    return spool.records, sent
+    return [record for record in spool.records if isinstance(record, Record)], sent
 
 
 def text(sent: list[dict[str, Any]]) -> str:
@@ -132,3 +138,57 @@ def test_a_full_spool_is_said_in_openais_shape(how: str) -> None:
     assert '"code":"spool_full"' in text(sent)
     if how == "refused":
         assert sent[0]["status"] == 503
+
+
+def tell(body: bytes, *, full: bool = False, redact: Any = None) -> tuple[list[Any], int, dict[str, Any]]:
+    """One feedback: what was kept, and the answer's status and body; it was counted."""
+    spool = Kept(full)
+    gateway = gateway_on(spool, redact)
+
+    async def run() -> Any:
+        async def receive() -> Any:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        scope = {"type": "http", "method": "POST", "path": "/v1/feedback", "headers": [], "query_string": b""}
+        return await gateway.feedback(Request(scope, receive))
+
+    response = asyncio.run(run())
+    assert f'watchkeeper_feedback_total{{status="{response.status_code}"}} 1.0' in gateway.metrics.text(0).decode()
+    if response.status_code == 503:
+        assert int(response.headers["retry-after"]) > 0
+    return spool.records, response.status_code, json.loads(response.body)
+
+
+THUMB = {"request_id": "0a" * 16, "score": 1}
+
+
+def test_feedback_is_kept_redacted_and_answered_with_its_id() -> None:
+    mail = "ann.lee@example.com"
+    said = THUMB | {"comment": f"Write to {mail}", "user": mail, "request_id": "tr-" + "0A" * 16}
+    (kept,), status, body = tell(json.dumps(said).encode())
+    assert status == 200
+    assert body == {"id": kept.feedback_id, "request_id": "0a" * 16}
+    assert (kept.request_id, kept.score, kept.comment, kept.user) == ("0a" * 16, 1.0, "Write to [EMAIL]", "[EMAIL]")
+
+
+def test_feedback_that_is_no_good_or_too_long_is_refused_in_openais_shape() -> None:
+    kept, status, body = tell(json.dumps(THUMB | {"score": 2}).encode())
+    assert (kept, status) == ([], 400)
+    assert (body["error"]["param"], body["error"]["type"]) == ("score", "invalid_request_error")
+    kept, status, body = tell(b" " * 70_000)
+    assert (kept, status, body["error"]["code"]) == ([], 413, "request_too_large")
+
+
+def test_feedback_that_cannot_be_kept_is_to_be_sent_again() -> None:
+    kept, status, body = tell(json.dumps(THUMB).encode(), full=True)
+    assert (kept, status, body["error"]["code"]) == ([], 503, "spool_full")
+
+
+def test_feedback_that_cannot_be_redacted_is_not_kept_and_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def breaks(text: str) -> tuple[str, dict[str, int]]:
+        raise ZeroDivisionError(text)
+
+    kept, status, body = tell(json.dumps(THUMB | {"comment": "a secret"}).encode(), redact=breaks)
+    assert (kept, status, body["error"]["code"]) == ([], 500, "internal_error")
+    assert "ZeroDivisionError" in caplog.text
+    assert "a secret" not in caplog.text

@@ -1,6 +1,7 @@
-"""A server that takes OTLP as MLflow does and can be told to misbehave, and records to send."""
+"""A server that takes OTLP and assessments as MLflow does and can be told to misbehave; records and feedback to send."""
 
 import itertools
+import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from watchkeeper.feedback import Feedback
 from watchkeeper.record import STAGES, Message, Record, Stage, Verdict
 
 NOON = 1_790_000_000_000_000
@@ -19,12 +21,29 @@ NOON = 1_790_000_000_000_000
 @dataclass
 class FakeMlflow:
     """`traces`: what it keeps, by request id, each the texts in it. `answer`: given the traces of a request, the HTTP
-    status; anything but 200 keeps nothing."""
+    status; anything but 200 keeps nothing. `assessments`: by request id, as they came; `judge`: given one, the status."""
 
     url: str = ""
     traces: dict[str, str] = field(default_factory=dict)
     batches: list[int] = field(default_factory=list)
     answer: Callable[[dict[str, str]], int] = field(default=lambda traces: 200)
+    assessments: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    judge: Callable[[dict[str, Any]], int] = field(default=lambda assessment: 200)
+
+    def infos(self, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        names = [name.removeprefix("tr-") for name in asked["trace_ids"]]
+        there = [name for name in names if name in self.traces]
+        return 200, {
+            "trace_infos": [{"trace_id": f"tr-{name}", "assessments": self.assessments.get(name, [])} for name in there]
+        }
+
+    def assess(self, name: str, assessment: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if name not in self.traces:
+            return 404, {"error_code": "RESOURCE_DOES_NOT_EXIST"}
+        status = self.judge(assessment)
+        if status == 200:
+            self.assessments.setdefault(name, []).append(assessment)
+        return status, {}
 
     def take(self, body: bytes) -> int:
         request = ExportTraceServiceRequest.FromString(body)
@@ -48,10 +67,21 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
+        if self.path.endswith("/batchGetInfos"):
+            return self._json(*self.server.mlflow.infos(json.loads(body)))
+        if self.path.endswith("/assessments"):
+            name = self.path.split("/")[-2].removeprefix("tr-")
+            return self._json(*self.server.mlflow.assess(name, json.loads(body)["assessment"]))
         assert self.headers["x-mlflow-experiment-id"] == "7"
-        self.send_response(self.server.mlflow.take(body))
-        self.send_header("content-length", "0")
+        return self._json(self.server.mlflow.take(body), {})
+
+    def _json(self, status: int, body: dict[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
         self.end_headers()
+        self.wfile.write(data)
 
 
 class _Server(ThreadingHTTPServer):
@@ -96,5 +126,16 @@ def make_record() -> Callable[..., Record]:
             "verdicts": (Verdict("pii", "prompt", "none", "pass", None, "", "1"),),
         }
         return Record(**(answered | fields))
+
+    return make
+
+
+@pytest.fixture
+def make_feedback() -> Callable[..., Feedback]:
+    """A thumb up on a request; fields by name."""
+
+    def make(request_id: str, **fields: Any) -> Feedback:
+        said: dict[str, Any] = {"feedback_id": uuid.uuid4().hex, "received_at": NOON + 60_000_000, "score": 1.0}
+        return Feedback(request_id=request_id, **(said | fields))
 
     return make

@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from watchkeeper import feedback
+from watchkeeper.feedback import Feedback
 from watchkeeper.lake.interactions import score_rows, to_arrow
 from watchkeeper.lake.lake import Lake, LakeUnavailable
 from watchkeeper.record import Record, encode
@@ -22,6 +24,7 @@ from watchkeeper.telemetry.spool import Spool
 from watchkeeper.tracking import TrackingUnavailable
 
 Make = Callable[..., Record]
+Say = Callable[..., Feedback]
 
 
 @pytest.fixture
@@ -48,8 +51,16 @@ def traces(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> list[str]:
     return held
 
 
-def spooled(settings: Settings, records: list[Record], *, opened: tuple[str, ...] = (), worker: str = "w0") -> Segment:
-    """The files of a worker that was killed: with a record of each of `records` (at least one), none of `opened`."""
+def spooled(
+    settings: Settings,
+    records: list[Record],
+    *,
+    opened: tuple[str, ...] = (),
+    worker: str = "w0",
+    said: tuple[Feedback, ...] = (),
+) -> Segment:
+    """The files of a worker that was killed: with a record of each of `records` (at least one), none of `opened`, and
+    `said` before them."""
 
     async def fill() -> None:
         spool = Spool.open(settings.data / "draft", worker)
@@ -57,6 +68,8 @@ def spooled(settings: Settings, records: list[Record], *, opened: tuple[str, ...
             spool.accept(name, 1_780_000_000_000_000)
         for record in records:
             spool.accept(record.request_id, record.received_at)
+        for one in said:
+            await spool.append(one)
         await asyncio.gather(*(spool.append(record) for record in records))
         shutil.copytree(settings.data / "draft" / worker, settings.spool_folder / worker)
         await spool.close()
@@ -162,6 +175,33 @@ def test_a_dead_letter_is_counted_named_as_such_and_not_ok(
     assert (ledger.mlflow, ledger.lake) == (2, 3), "the trace that says so does not count as the record"
     assert ledger.missing == {"mlflow": [], "lake": []}
     assert not ledger.ok
+
+
+@pytest.mark.parametrize("retire", [False, True])
+def test_feedback_counts_as_no_request_anywhere(
+    settings: Settings, traces: list[str], make_record: Make, make_feedback: Say, retire: bool
+) -> None:
+    records = [make_record() for _ in range(3)]
+    said = (make_feedback(records[0].request_id), make_feedback("0c" * 16, received_at=1))
+    segment = spooled(settings, records, said=said)
+    assert pending(settings)[0] == {"mlflow": 3, "lake": 3}
+    assert verify(settings).pending == {"spool": 0, "mlflow": 3, "lake": 3}
+    assert watermark(settings) == records[0].received_at
+    delivered(settings, segment, traces, retire=retire)
+    letter = DeadLetter(1, "mlflow", "no trace", segment.uid, 1, said[0].request_id, "feedback", feedback.encode(said[0]))
+    bury(settings.data, [letter])
+    ledger = verify(settings)
+    assert ledger.ok, ledger
+    assert (ledger.served, ledger.spooled, ledger.mlflow, ledger.lake, ledger.dead_lettered) == (3, 3, 3, 3, 0)
+
+
+def test_an_unfinished_request_is_pending_whatever_was_said_of_it(
+    settings: Settings, traces: list[str], make_record: Make, make_feedback: Say
+) -> None:
+    opened = "0a" * 16
+    spooled(settings, [make_record()], opened=(opened,), said=(make_feedback(opened),))
+    assert verify(settings).pending["spool"] == 1
+    assert watermark(settings) == 1_780_000_000_000_000
 
 
 def test_who_cannot_be_asked_is_none_and_never_ok(settings: Settings, traces: list[str], make_record: Make) -> None:

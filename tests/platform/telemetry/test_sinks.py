@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from watchkeeper.feedback import Feedback
 from watchkeeper.lake.lake import Lake, LakeUnavailable
 from watchkeeper.record import Record, decode, encode
 from watchkeeper.telemetry.deliveries import Deliveries, dead_letters
@@ -25,7 +26,7 @@ FakeMlflow = Any
 """The fixture's; test modules cannot import their conftest."""
 
 
-def spooled(folder: Path, records: list[Record]) -> Segment:
+def spooled(folder: Path, records: Sequence[Record | Feedback]) -> Segment:
     async def fill() -> None:
         spool = Spool.open(folder / "spool", "w0")
         await asyncio.gather(*(spool.append(record) for record in records))
@@ -171,18 +172,24 @@ class Faulty(Lake):
     faults=st.lists(st.sampled_from(["none", "before", "after"]), min_size=1, max_size=6),
     restarts=st.lists(st.booleans(), max_size=8),
     limits=st.lists(st.integers(2, 5), min_size=1, max_size=3),
+    opinions=st.sets(st.integers(0, 8)),
 )
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_the_lake_has_every_record_once_in_every_table_whatever_fails(
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_lake_has_every_record_and_feedback_once_in_every_table_whatever_fails(
     faults: list[str],
     restarts: list[bool],
     limits: list[int],
+    opinions: set[int],
     tmp_path_factory: pytest.TempPathFactory,
     make_record: Make,
+    make_feedback: Callable[..., Feedback],
 ) -> None:
     folder = tmp_path_factory.mktemp("lake")
     records = [make_record() for _ in range(9)]
-    segment = spooled(folder, records)
+    said = [make_feedback(records[number].request_id, comment=str(number)) for number in sorted(opinions)]
+    rows: list[Record | Feedback] = [*records, *said]
+    rows.sort(key=lambda row: row.request_id)  # in any order, and the same whenever a failure is played again
+    segment = spooled(folder, rows)
     lake = Faulty(str(folder / "lake"), iter(faults))
     restart, size = itertools.chain(restarts, itertools.repeat(False)), itertools.cycle(limits)
     sink = LakeSink(lake, Dropped(folder, "lake"), limit=next(size))
@@ -194,6 +201,9 @@ def test_the_lake_has_every_record_once_in_every_table_whatever_fails(
     names, total = counted(lake)
     assert names == Counter(record.request_id for record in records)
     assert total == len(records)
+    ids = Lake(str(folder / "lake")).query("SELECT feedback_id FROM feedback").column(0).to_pylist()
+    assert Counter(ids) == Counter(one.feedback_id for one in said)
+    assert (lake.version("feedback") is None) == (not said), "a batch without feedback makes no commit for it"
 
 
 def test_a_batch_that_was_committed_unheard_is_not_part_of_a_larger_one_later(tmp_path: Path, make_record: Make) -> None:

@@ -18,17 +18,28 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from watchkeeper import feedback
+from watchkeeper.feedback import Feedback
 from watchkeeper.record import Record, decode
-from watchkeeper.telemetry.segment import Segment, adopt, segments
+from watchkeeper.telemetry.segment import FEEDBACK, RECORD, Row, Segment, adopt, segments, unfinished
 from watchkeeper.telemetry.spool import Spool, SpoolBusy, SpoolFull
 
 Make = Callable[..., Record]
+Say = Callable[..., Feedback]
 
 pytestmark = pytest.mark.anyio
 
 
+def rows(folder: Path) -> list[Row]:
+    return [row for segment in segments(folder).segments for row in segment.rows(0)]
+
+
 def records(folder: Path) -> list[Record]:
-    return [decode(row.body) for segment in segments(folder).segments for row in segment.rows(0)]
+    return [decode(row.body) for row in rows(folder) if row.kind == RECORD]
+
+
+def said(folder: Path) -> list[Feedback]:
+    return [feedback.decode(row.body) for row in rows(folder) if row.kind == FEEDBACK]
 
 
 def accepted(folder: Path) -> set[str]:
@@ -152,6 +163,77 @@ async def test_a_gateway_that_ends_in_good_order_leaves_nothing_open(tmp_path: P
     assert (record.error, record.status, record.received_at, record.replica) == ("interrupted", 500, 5, "w0")
 
 
+async def test_feedback_is_durable_beside_the_records_and_is_none(
+    tmp_path: Path, make_record: Make, make_feedback: Say
+) -> None:
+    spool = Spool.open(tmp_path, "w0")
+    record = make_record()
+    spool.accept(record.request_id, record.received_at)
+    early = make_feedback(record.request_id, comment="still reading \ud800")
+    await spool.append(early)
+    assert unfinished(tmp_path) == {record.request_id}, "what is said of a request does not answer it"
+    await spool.append(record)
+    late = make_feedback(record.request_id, score=None, label="wrong")
+    await spool.append(late)
+    (segment,) = segments(tmp_path).segments
+    assert [(row.sequence, row.kind) for row in segment.rows(0)] == [(1, FEEDBACK), (2, RECORD), (3, FEEDBACK)]
+    assert segment.ids() == ([record.request_id], [(2, record.request_id)])
+    assert [row.sequence for row in segment.records_of([record.request_id, "0" * 32], 0)] == [2]
+    assert segment.records_of([record.request_id], 2) == []
+    assert (segment.count(0), segment.count(2)) == (1, 0)
+    assert segment.oldest(0) == record.received_at
+    assert segment.oldest(2) is None, "feedback is no request that the lake could lack"
+    assert unfinished(tmp_path) == set()
+    await spool.close()
+    assert said(tmp_path) == [
+        make_feedback(record.request_id, feedback_id=early.feedback_id, comment="still reading \ufffd"),
+        late,
+    ]
+
+
+async def test_an_unfinished_request_with_feedback_is_carried_on_and_gets_its_record(
+    tmp_path: Path, make_record: Make, make_feedback: Say
+) -> None:
+    spool = Spool.open(tmp_path, "w0", segment_bytes=4_000)
+    slow = make_record()
+    spool.accept(slow.request_id, slow.received_at)
+    await spool.append(make_feedback(slow.request_id))
+    for _ in range(10):
+        await spool.append(make_record())
+    newest = segments(tmp_path).segments[-1]
+    assert newest.number > 1
+    assert slow.request_id in newest.ids()[0], "its accept is carried along"
+    await spool.close()
+    (interrupted,) = [record for record in records(tmp_path) if record.request_id == slow.request_id]
+    assert interrupted.error == "interrupted"
+    assert [row.sequence for row in rows(tmp_path)] == list(range(1, 13))
+
+
+async def test_feedback_that_was_refused_is_not_kept_and_becomes_no_record(
+    tmp_path: Path, make_record: Make, make_feedback: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watchkeeper.telemetry.spool.RETRY_S", 0.02)
+    spool = Spool.open(tmp_path, "w0")
+    record = make_record()
+    await spool.append(record)
+    commit, full = Spool._commit, [True]
+
+    def failing(self: Spool, entries: Sequence[Any]) -> None:
+        if full:
+            raise OSError("no space left")
+        commit(self, entries)
+
+    monkeypatch.setattr(Spool, "_commit", failing)
+    with pytest.raises(SpoolFull):
+        await spool.append(make_feedback(record.request_id))
+    full.clear()
+    again = make_feedback(record.request_id)
+    await spool.append(again)
+    await spool.close()
+    assert records(tmp_path) == [record]
+    assert said(tmp_path) == [again]
+
+
 @dataclass
 class World:
     """A spool folder, what its user was told, and what its shipper took away. A crash leaves what is in the files: so a
@@ -163,7 +245,8 @@ class World:
     open: list[Record] = field(default_factory=list)
     acknowledged: dict[str, Record] = field(default_factory=dict)
     accepted: set[str] = field(default_factory=set)
-    shipped: list[Record] = field(default_factory=list)
+    shipped: list[Row] = field(default_factory=list)
+    said: set[str] = field(default_factory=set)
     shipped_accepts: set[str] = field(default_factory=set)
 
     async def step(self, action: str, make: Make) -> None:
@@ -174,6 +257,11 @@ class World:
             self.accepted.add(record.request_id)
         elif action == "append" and self.open:
             await self.append(self.open.pop(0))
+        elif action == "say":
+            about = self.open[0] if self.open else make()
+            said = Feedback(feedback_id=uuid.uuid4().hex, request_id=about.request_id, received_at=1, score=0.5)
+            await self.spool.append(said)
+            self.said.add(said.feedback_id)
         elif action == "burst":
             await asyncio.gather(*(self.append(record) for record in self.open), self.append(make()))
             self.open.clear()
@@ -207,12 +295,12 @@ class World:
         for segment in segments(self.folder).segments:
             if not segment.sealed:
                 break
-            self.shipped += [decode(row.body) for row in segment.rows(0)]
+            self.shipped += segment.rows(0)
             self.shipped_accepts |= set(segment.ids()[0])
             segment.remove()
 
 
-ACTIONS = st.lists(st.sampled_from(["accept", "append", "burst", "accept", "ship", "crash", "restart"]), max_size=25)
+ACTIONS = st.lists(st.sampled_from(["accept", "append", "burst", "say", "ship", "crash", "restart"]), max_size=25)
 
 
 @given(actions=ACTIONS)
@@ -226,7 +314,10 @@ def test_no_order_of_events_loses_or_doubles_a_record(
         for action in actions:
             await world.step(action, make_record)
         await world.spool.close()
-        everything = world.shipped + records(world.folder)
+        kept = world.shipped + rows(world.folder)
+        assert [row.sequence for row in kept] == list(range(1, len(kept) + 1)), "no gaps, whatever kind they are"
+        assert sorted(feedback.decode(row.body).feedback_id for row in kept if row.kind == FEEDBACK) == sorted(world.said)
+        everything = [decode(row.body) for row in kept if row.kind == RECORD]
         counts = Counter(record.request_id for record in everything)
         assert set(counts.values()) <= {1}
         found = {record.request_id: record for record in everything}

@@ -1,0 +1,84 @@
+"""Feedback on its way into MLflow: each becomes an assessment of a person on the trace of its request, once.
+
+Sent again it is found by its id, which the assessment carries. What can never be attached is given back with the reason.
+Knows nothing of cursors, nor of how records are sent.
+"""
+
+from collections.abc import Sequence, Set
+from typing import Final
+
+from watchkeeper.feedback import Feedback
+from watchkeeper.telemetry.segment import Row
+from watchkeeper.tracking import Tracking, TrackingUnavailable
+from watchkeeper.tracking.assessments import Assessment, AssessmentRefused, Assessments, Held, TraceUnknown
+
+ID: Final = "watchkeeper.feedback_id"
+"""The key in an assessment's metadata by which a feedback is known again."""
+
+NOBODY: Final = "anonymous"
+"""MLflow wants to know of whom a person's assessment is."""
+
+UNKNOWN: Final = "MLflow has no trace of its request, and no record of it waits in the spool"
+
+Said = tuple[Row, Feedback]
+
+
+class Opinions:
+    """Attaches feedback to the traces of one MLflow server."""
+
+    def __init__(self, tracking: Tracking) -> None:
+        self._assessments = Assessments(tracking)
+        self._held: dict[str, Sequence[Held]] = {}
+
+    def without_trace(self, said: Sequence[Said]) -> Set[str]:
+        """The request ids of which MLflow has no trace; what it has is remembered until `attach`. Raises
+        `TrackingUnavailable`."""
+        wanted = {feedback.request_id for _, feedback in said}
+        self._held = dict(self._assessments.held(wanted))
+        return wanted - self._held.keys()
+
+    def attach(self, said: Sequence[Said]) -> list[tuple[Row, str]]:
+        """Attaches what `without_trace` was asked about, and returns what cannot be. Raises `TrackingUnavailable`, and may
+        then be called again."""
+        refused: list[tuple[Row, str]] = []
+        for row, feedback in said:
+            held = self._held.get(feedback.request_id)
+            if held is None:
+                refused.append((row, UNKNOWN))
+            elif not any(one.metadata.get(ID) == feedback.feedback_id for one in held):
+                try:
+                    self._create(feedback)
+                except (TraceUnknown, AssessmentRefused) as refusal:
+                    refused.append((row, str(refusal)))
+        return refused
+
+    def _create(self, feedback: Feedback) -> None:
+        """A server that is out of order may refuse everything; then no feedback is to blame. So one that is refused is
+        sent once more with nothing in it: only if that is taken was it the content. It stays, to say that there was one."""
+        try:
+            self._assessments.create(_assessment(feedback))
+        except AssessmentRefused as refusal:
+            bare = Feedback(
+                feedback_id=feedback.feedback_id,
+                request_id=feedback.request_id,
+                received_at=feedback.received_at,
+                label="refused_by_mlflow",
+            )
+            try:
+                self._assessments.create(_assessment(bare))
+            except AssessmentRefused as again:
+                raise TrackingUnavailable(f"MLflow takes no assessment at all: {again}") from refusal
+            raise
+
+
+def _assessment(feedback: Feedback) -> Assessment:
+    return Assessment(
+        request_id=feedback.request_id,
+        name=feedback.name,
+        value=feedback.score if feedback.score is not None else feedback.label or "",
+        kind="HUMAN",
+        source=feedback.user or NOBODY,
+        at=feedback.received_at,
+        rationale=feedback.comment,
+        metadata={ID: feedback.feedback_id},
+    )

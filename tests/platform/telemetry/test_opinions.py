@@ -1,0 +1,241 @@
+"""Feedback reaches MLflow once, on the trace of its request, wherever that request's record is at that moment."""
+
+import asyncio
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from watchkeeper import feedback
+from watchkeeper.feedback import Feedback
+from watchkeeper.record import Record
+from watchkeeper.telemetry.deliveries import Deliveries, dead_letters
+from watchkeeper.telemetry.segment import segments
+from watchkeeper.telemetry.shipper import Feed
+from watchkeeper.telemetry.sinks import Dropped, MlflowSink, SinkUnavailable
+from watchkeeper.telemetry.spool import Spool
+from watchkeeper.tracking import TrackingUnavailable
+
+Make = Callable[..., Record]
+Say = Callable[..., Feedback]
+FakeMlflow = Any
+"""The fixture's; test modules cannot import their conftest."""
+
+pytestmark = pytest.mark.anyio
+NOWHERE = "0d" * 16
+
+
+@pytest.fixture
+def deliveries(tmp_path: Path) -> Iterator[Deliveries]:
+    books = Deliveries(tmp_path)
+    yield books
+    books.close()
+
+
+@pytest.fixture
+def sink(tmp_path: Path, fake_mlflow: FakeMlflow, deliveries: Deliveries) -> Callable[..., MlflowSink]:
+    """A sink as a shipper that was just started has it."""
+    return lambda **options: MlflowSink(
+        fake_mlflow.url, lambda: "7", deliveries, Dropped(tmp_path, "mlflow", lambda: 5.0), **options
+    )
+
+
+def spooled(folder: Path, rows: Sequence[Record | Feedback], worker: str = "w0") -> None:
+    async def fill() -> None:
+        spool = Spool.open(folder / "spool", worker)
+        for row in rows:
+            await spool.append(row)
+        await spool.close()
+
+    asyncio.run(fill())
+
+
+def drain(sink: MlflowSink, folder: Path) -> None:
+    for segment in segments(folder / "spool").segments:
+        while sink.step(segment):
+            pass
+        assert sink.position(segment) == segment.last
+
+
+def kept(mlflow: FakeMlflow, request_id: str) -> list[str]:
+    return [one["metadata"]["watchkeeper.feedback_id"] for one in mlflow.assessments.get(request_id, [])]
+
+
+def test_feedback_becomes_an_assessment_of_a_person_on_its_trace(
+    tmp_path: Path, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say
+) -> None:
+    record = make_record()
+    score = make_feedback(record.request_id, score=0.0, comment="wrong \0 year", user="ann")
+    label = make_feedback(record.request_id, score=None, label="rude", name="tone")
+    spooled(tmp_path, [record, score, label])
+    drain(sink(), tmp_path)
+    first, second = fake_mlflow.assessments[record.request_id]
+    assert first == {
+        "assessment_name": "feedback",
+        "trace_id": f"tr-{record.request_id}",
+        "source": {"source_type": "HUMAN", "source_id": "ann"},
+        "create_time": "2026-09-21T14:14:20.000Z",
+        "last_update_time": "2026-09-21T14:14:20.000Z",
+        "feedback": {"value": 0.0},
+        "rationale": "wrong \ufffd year",
+        "metadata": {"watchkeeper.feedback_id": score.feedback_id},
+        "valid": True,
+    }
+    assert (second["assessment_name"], second["feedback"]) == ("tone", {"value": "rude"})
+    assert second["source"]["source_id"] == "anonymous"
+    assert "rationale" not in second
+    assert list(dead_letters(tmp_path)) == []
+
+
+def test_a_batch_that_is_delivered_again_attaches_nothing_twice(
+    tmp_path: Path, fake_mlflow: FakeMlflow, sink: Any, deliveries: Deliveries, make_record: Make, make_feedback: Say
+) -> None:
+    records = [make_record() for _ in range(3)]
+    said = [make_feedback(record.request_id) for record in records]
+    spooled(tmp_path, [*records, *said])
+    calls: list[int] = []
+
+    def breaks(assessment: dict[str, Any]) -> int:
+        calls.append(1)
+        return 200 if len(calls) != 3 else 503
+
+    fake_mlflow.judge = breaks
+    (segment,) = segments(tmp_path / "spool").segments
+    with pytest.raises(TrackingUnavailable):
+        sink().step(segment)
+    assert deliveries.cursor("mlflow", segment.uid) == 0
+    drain(sink(), tmp_path)
+    deliveries.advance("mlflow", segment.uid, 0)  # killed before the cursor was written
+    drain(sink(), tmp_path)
+    assert [kept(fake_mlflow, one.request_id) for one in said] == [[one.feedback_id] for one in said]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 200])
+def test_feedback_that_comes_before_its_record_waits_for_no_other_segment(
+    tmp_path: Path, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say, limit: int
+) -> None:
+    """Each of two segments begins with feedback on a request of the other's: neither may wait for the other."""
+    one, other = make_record(), make_record()
+    about_other, about_one = make_feedback(other.request_id), make_feedback(one.request_id)
+    about_own = make_feedback(one.request_id)
+    spooled(tmp_path, [about_other, about_own, make_record(), one], "w0")
+    spooled(tmp_path, [about_one, make_record(), make_record(), other], "w1")
+    drain(sink(limit=limit), tmp_path)
+    assert kept(fake_mlflow, other.request_id) == [about_other.feedback_id]
+    assert sorted(kept(fake_mlflow, one.request_id)) == sorted([about_one.feedback_id, about_own.feedback_id])
+    assert len(fake_mlflow.traces) == 5
+    assert list(dead_letters(tmp_path)) == []
+
+
+async def test_feedback_on_a_request_under_way_waits_and_holds_up_no_other_segment(
+    tmp_path: Path, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say, wait_for: Any
+) -> None:
+    slow, fast, elsewhere = make_record(), make_record(), make_record()
+    spool, neighbour = Spool.open(tmp_path / "spool", "w0"), Spool.open(tmp_path / "spool", "w1")
+    spool.accept(slow.request_id, slow.received_at)
+    await spool.append(fast)
+    early = make_feedback(slow.request_id)
+    await spool.append(early)
+    await neighbour.append(elsewhere)
+    stop = threading.Event()
+    feed = Feed(sink(), tmp_path / "spool", stop, rng=random.Random(1), pause=lambda seconds: stop.wait(0.01))
+    thread = threading.Thread(target=feed.run, args=(segments(tmp_path / "spool").segments,), daemon=True)
+    thread.start()
+    await asyncio.to_thread(wait_for, lambda: len(fake_mlflow.traces) == 2, what="what need not wait", within_s=20)
+    await asyncio.sleep(0.3)
+    assert fake_mlflow.traces.keys() == {fast.request_id, elsewhere.request_id}
+    assert thread.is_alive()
+    assert feed.error is None
+    assert feed.delivered == 2, "it waits, and does not spin"
+    await spool.append(slow)
+    await asyncio.to_thread(thread.join, 20)
+    assert kept(fake_mlflow, slow.request_id) == [early.feedback_id]
+    assert list(dead_letters(tmp_path)) == []
+    await spool.close()
+    await neighbour.close()
+
+
+def test_feedback_on_what_nobody_knows_is_put_aside_with_the_reason(
+    tmp_path: Path, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say
+) -> None:
+    record, lost = make_record(), make_feedback(NOWHERE)
+    spooled(tmp_path, [lost, record, make_feedback(record.request_id)])
+    drain(sink(), tmp_path)
+    (letter,) = dead_letters(tmp_path)
+    assert (letter.kind, letter.request_id, feedback.decode(letter.body)) == ("feedback", NOWHERE, lost)
+    assert letter.reason == "MLflow has no trace of its request, and no record of it waits in the spool"
+    assert len(kept(fake_mlflow, record.request_id)) == 1
+
+
+def test_feedback_on_a_deleted_trace_brings_it_not_back(
+    tmp_path: Path, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say
+) -> None:
+    erased = make_record()
+    spooled(tmp_path, [erased, make_feedback(erased.request_id)])
+    (segment,) = segments(tmp_path / "spool").segments
+    one = sink(limit=1)
+    one.step(segment)
+    del fake_mlflow.traces[erased.request_id]
+    drain(one, tmp_path)
+    assert fake_mlflow.traces == {}
+    assert [letter.kind for letter in dead_letters(tmp_path)] == ["feedback"]
+
+
+def test_feedback_on_a_record_that_was_refused_ends_too(
+    tmp_path: Path, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("watchkeeper.telemetry.sinks.export_request", lambda records: 1 / 0)
+    record = make_record()
+    spooled(tmp_path, [make_feedback(record.request_id), record])
+    drain(sink(), tmp_path)
+    assert sorted(letter.kind for letter in dead_letters(tmp_path)) == ["feedback", "record"]
+
+
+@pytest.mark.parametrize("status", [400, 422, 500])
+def test_a_poisoned_feedback_is_put_aside_alone(
+    tmp_path: Path, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say, status: int
+) -> None:
+    record = make_record()
+    bad, good = make_feedback(record.request_id, comment="POISON"), make_feedback(record.request_id)
+    spooled(tmp_path, [record, bad, good])
+    fake_mlflow.judge = lambda assessment: status if assessment.get("rationale") == "POISON" else 200
+    drain(sink(), tmp_path)
+    (letter,) = dead_letters(tmp_path)
+    assert feedback.decode(letter.body) == bad
+    assert f"HTTP {status}" in letter.reason
+    values = [one["feedback"]["value"] for one in fake_mlflow.assessments[record.request_id]]
+    assert values == ["refused_by_mlflow", 1.0], "the UI says that there was one"
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 422, 429, 500, 503])
+def test_a_server_that_refuses_every_assessment_poisons_none(
+    tmp_path: Path, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say, status: int
+) -> None:
+    record = make_record()
+    spooled(tmp_path, [record, make_feedback(record.request_id)])
+    (segment,) = segments(tmp_path / "spool").segments
+    fake_mlflow.judge = lambda assessment: status
+    one = sink()
+    for _ in range(2):
+        with pytest.raises(TrackingUnavailable):
+            one.step(segment)
+    assert one.position(segment) == 0
+    assert list(dead_letters(tmp_path)) == []
+    fake_mlflow.judge = lambda assessment: 200
+    drain(one, tmp_path)
+    assert len(kept(fake_mlflow, record.request_id)) == 1
+
+
+def test_with_mlflow_away_feedback_waits_as_records_do(
+    tmp_path: Path, fake_mlflow: FakeMlflow, deliveries: Deliveries, make_feedback: Say, free_port: Callable[[], int]
+) -> None:
+    spooled(tmp_path, [make_feedback(NOWHERE)])
+    (segment,) = segments(tmp_path / "spool").segments
+    away = MlflowSink(f"http://127.0.0.1:{free_port()}", lambda: "7", deliveries, Dropped(tmp_path, "mlflow"))
+    with pytest.raises((TrackingUnavailable, SinkUnavailable), match="cannot be reached"):
+        away.step(segment)
+    assert list(dead_letters(tmp_path)) == []
+    assert away.position(segment) == 0
