@@ -1,6 +1,7 @@
 """What an evaluation does, in order: wait, score, judge, log, record. The jobs are the tuple below.
 
-    wait for the watermark → score the rows that lack scorer@version → judge the window → MLflow run → row in `evaluations`
+    wait for the watermark → score the rows that lack scorer@version → judge the window → flagged scores onto their traces
+    → MLflow run → row in `evaluations`
 
 Every step may be the last before a crash: run it again and nothing is scored twice or forgotten (scores.py). An
 evaluation counts as done when its row is in `evaluations`, and that comes last: with MLflow away the scores stay,
@@ -10,6 +11,7 @@ evaluation counts as done when its row is in `evaluations`, and that comes last:
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
@@ -21,6 +23,8 @@ from watchkeeper.lake.lake import Lake
 from watchkeeper.settings import Settings
 from watchkeeper.telemetry.ledger import watermark
 from watchkeeper.tracking import Tracking
+from watchkeeper.tracking.assessments import Assessments
+from watchkeeper_evaluations.assessments import assess
 from watchkeeper_evaluations.case import Case, Finding, Verdict
 from watchkeeper_evaluations.drift import Drift
 from watchkeeper_evaluations.scorer import Scorer, identity
@@ -110,6 +114,10 @@ def evaluate(
         default=0,
     )
     found = _judged(chosen, case, scorers, n, complete, wait_s)
+    if scorers:
+        mlflow = Assessments(Tracking(settings.mlflow.uri))
+        assessed = assess(lake, mlflow, scorers, window, evaluation_id=evaluation_id, at=clock())
+        found = replace(found, metrics={**found.metrics, "assessed": assessed.made, "assessed_later": assessed.left})
     evaluation = Evaluation(
         evaluation_id=evaluation_id,
         job=job,
