@@ -284,8 +284,7 @@ def _finding(
         "evidently": drawn.json,
     }
     params = {"alpha": ALPHA, "permutations": TIMES}
-    _, plain = _verdict(columns, reference, {})
-    return Finding(verdict, reason, metrics, params, {"report.html": drawn.html, "report.json": body}, plain)
+    return Finding(verdict, reason, metrics, params, {"report.html": drawn.html, "report.json": body})
 
 
 def _drawing(column: Drifted, rows: pa.Table, sides: Sides) -> drift_report.Column:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from watchkeeper.lake.lake import Lake
 from watchkeeper.record import Origin, Record
 from watchkeeper.settings import Mlflow, Settings
 from watchkeeper.tracking import Tracking, TrackingUnavailable, server_command
+from watchkeeper.tracking.assessments import Assessment, Held
 from watchkeeper_evaluations.job import JOBS, Evaluation, evaluate
 from watchkeeper_evaluations.window import Window
 
@@ -35,13 +36,26 @@ class Judge:
 
 
 class Runs:
-    """MLflow that keeps runs in memory, or is away."""
+    """MLflow that keeps runs and assessments in memory, or is away. It has a trace of every request but those in
+    `traceless`."""
 
     def __init__(self) -> None:
         self.away = False
         self.runs: list[dict[str, Any]] = []
+        self.assessments: list[Assessment] = []
+        self.traceless: set[str] = set()
 
-    def __call__(self, uri: str) -> "Runs":
+    def held(self, request_ids: Iterable[str]) -> dict[str, list[Held]]:
+        names = set(request_ids) - self.traceless
+        return {
+            name: [Held(one.name, dict(one.metadata)) for one in self.assessments if one.request_id == name]
+            for name in names
+        }
+
+    def create(self, assessment: Assessment) -> None:
+        self.assessments.append(assessment)
+
+    def __call__(self, _: object) -> "Runs":
         return self
 
     def experiment_id(self, name: str) -> str:
@@ -61,6 +75,7 @@ class Runs:
 def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
     runs = Runs()
     monkeypatch.setattr(module, "Tracking", runs)
+    monkeypatch.setattr(module, "Assessments", runs)
     return runs
 
 
@@ -124,6 +139,22 @@ def test_again_nothing_is_scored_twice_and_the_whole_window_is_judged(settings: 
     assert (first.scored, second.scored) == (40, 10)
     assert (first.n, second.n) == (40, 50)
     assert second.metrics["toxicity.output.n"] == 50
+
+
+def test_flagged_scores_are_assessed_once_and_what_has_no_trace_yet_the_next_time(settings: Settings, runs: Runs) -> None:
+    fill(settings, 0, 38)
+    fill(settings, 38, 40, output="vile")
+    runs.traceless = {f"{38:032x}"}
+    first = run(settings)
+    assert (first.metrics["assessed"], first.metrics["assessed_later"]) == (1, 1)
+    assert runs.runs[0]["metrics"]["assessed"] == 1
+    (one,) = runs.assessments
+    assert (one.request_id, one.name, one.kind, one.source) == (f"{39:032x}", "toxicity.output", "CODE", "toxicity@judge-1")
+    assert one.metadata["watchkeeper.evaluation_id"] == first.evaluation_id
+    runs.traceless = set()
+    assert run(settings).metrics["assessed"] == 1
+    assert run(settings).metrics["assessed"] == 0
+    assert sorted(one.request_id for one in runs.assessments) == [f"{38:032x}", f"{39:032x}"]
 
 
 def test_too_few_are_scored_all_the_same_and_unknown(settings: Settings, runs: Runs) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -37,10 +36,10 @@ class Constant:
 class Cut(Lake):
     """Dies when a rollup is to be written."""
 
-    def append(self, table: str, rows: pa.Table, **options: Any) -> bool:
+    def append(self, table: str, rows: pa.Table, *, app_id: str | None = None, version: int | None = None) -> None:
         if table == "rollups":
             raise KeyboardInterrupt
-        return super().append(table, rows, **options)
+        super().append(table, rows, app_id=app_id, version=version)
 
 
 @pytest.fixture

@@ -4,19 +4,16 @@ Everything that goes wrong between us and the server is one `TrackingUnavailable
 """
 
 import contextlib
-import json
-import math
 import os
-import re
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 import requests
+
+from watchkeeper.tracking import runs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,14 +21,6 @@ if TYPE_CHECKING:
 TRACE_PREFIX: Final = "tr-"
 PAGE: Final = 500
 """Traces a page: the most its server allows."""
-
-# What every server of its versions 2 and 3 takes; newer ones take longer tags.
-PARAM_LENGTH: Final = 6000
-TAG_LENGTH: Final = 5000
-KEY_LENGTH: Final = 250
-PARAMS_A_BATCH: Final = 100
-METRICS_A_BATCH: Final = 1000
-_UNSPEAKABLE: Final = re.compile(r"[^\w\-. :/]", re.ASCII)
 
 QUIET: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -102,28 +91,23 @@ class Tracking:
         artifacts: Mapping[str, bytes | str | dict[str, Any]],
         started_at: datetime,
         ended_at: datetime,
-        finish: bool = True,
     ) -> str:
-        """Writes one run whole and returns its id. Artifacts are named by path (`report.html`, `tables/x.json`).
-        Without `finish` the run stays open, for `runs.finish_run`.
+        """Writes one finished run whole and returns its id. Artifacts are named by path (`report.html`, `tables/x.json`).
 
         Long values are cut to what MLflow takes, characters that it refuses in names become `_`, metrics that are no
         finite number are left out. A run that could not be written whole is marked failed.
         """
         experiment_id = self.experiment_id(experiment)
         with self.speaking() as client:
-            labels = {_key(key): _cut(value, TAG_LENGTH) for key, value in tags.items()}
-            run = client.create_run(experiment_id, start_time=_ms(started_at), tags=labels, run_name=run_name)
-            run_id = str(run.info.run_id)
+            run_id = runs.begin(client, experiment_id, run_name, tags, started_at)
             try:
-                _log_values(client, run_id, params, metrics, _ms(ended_at))
-                _log_artifacts(client, run_id, artifacts)
+                runs.log_values(client, run_id, params, metrics, ended_at)
+                runs.log_artifacts(client, run_id, artifacts)
             except BaseException:
                 with contextlib.suppress(Exception):
-                    client.set_terminated(run_id, status="FAILED", end_time=_ms(ended_at))
+                    runs.end(client, run_id, "FAILED", ended_at)
                 raise
-            if finish:
-                client.set_terminated(run_id, status="FINISHED", end_time=_ms(ended_at))
+            runs.end(client, run_id, "FINISHED", ended_at)
         return run_id
 
     def trace_url(self, experiment_id: str, request_id: str) -> str:
@@ -206,53 +190,3 @@ class Tracking:
                 seen |= at_last
                 return fresh, last
             seen |= at_last
-
-
-def _log_values(
-    client: "MlflowClient", run_id: str, params: Mapping[str, Any], metrics: Mapping[str, float | None], at: int
-) -> None:
-    from mlflow.entities import Metric, Param
-
-    settled = [Param(_key(key), _cut(value, PARAM_LENGTH)) for key, value in params.items()]
-    numbers = [
-        Metric(_key(key), float(value), at, 0)
-        for key, value in metrics.items()
-        if value is not None and math.isfinite(value)
-    ]
-    for start in range(0, len(settled), PARAMS_A_BATCH):
-        client.log_batch(run_id, params=settled[start : start + PARAMS_A_BATCH])
-    for start in range(0, len(numbers), METRICS_A_BATCH):
-        client.log_batch(run_id, metrics=numbers[start : start + METRICS_A_BATCH])
-
-
-def _log_artifacts(client: "MlflowClient", run_id: str, artifacts: Mapping[str, bytes | str | dict[str, Any]]) -> None:
-    if not artifacts:
-        return
-    with tempfile.TemporaryDirectory(prefix="watchkeeper-") as folder:
-        for name, content in artifacts.items():
-            path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts:
-                raise ValueError(f"an artifact's name is a relative path, not {name!r}")
-            file = Path(folder, path)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(_bytes(content))
-        client.log_artifacts(run_id, folder)
-
-
-def _bytes(content: bytes | str | dict[str, Any]) -> bytes:
-    if isinstance(content, bytes):
-        return content
-    text = content if isinstance(content, str) else json.dumps(content, indent=1, ensure_ascii=False, default=str)
-    return text.encode("utf-8", "replace")
-
-
-def _key(name: str) -> str:
-    return _UNSPEAKABLE.sub("_", name)[:KEY_LENGTH]
-
-
-def _cut(value: Any, length: int) -> str:
-    return str(value)[:length]
-
-
-def _ms(at: datetime) -> int:
-    return int(at.timestamp() * 1000)

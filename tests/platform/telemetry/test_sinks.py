@@ -159,14 +159,13 @@ class Faulty(Lake):
         super().__init__(uri)
         self.faults = faults
 
-    def append(self, table: str, rows: pa.Table, **options: Any) -> bool:
+    def append(self, table: str, rows: pa.Table, **options: Any) -> None:
         fault = next(self.faults, "none")
         if fault == "before":
             raise LakeUnavailable("told to fail")
-        done = super().append(table, rows, **options)
+        super().append(table, rows, **options)
         if fault == "after":
             raise LakeUnavailable("told to fail, too late")
-        return done
 
 
 @given(
