@@ -5,6 +5,7 @@ loads neither torch nor mlflow.
 """
 
 import contextlib
+import importlib
 import threading
 from typing import Final
 
@@ -17,10 +18,10 @@ from watchkeeper_dashboards import evidence, shell
 from watchkeeper_dashboards.delivery import deliver
 from watchkeeper_dashboards.mlflow_links import MlflowLinks
 from watchkeeper_dashboards.page import Page, Sources
-from watchkeeper_dashboards.pages import overview, trace, traces
+from watchkeeper_dashboards.pages import overview, quality, trace, traces
 from watchkeeper_dashboards.server import serve
 
-PAGES: Final[tuple[Page, ...]] = (overview.PAGE, traces.PAGE, trace.PAGE)
+PAGES: Final[tuple[Page, ...]] = (overview.PAGE, traces.PAGE, trace.PAGE, quality.PAGE)
 """In the order of the navigation."""
 
 
@@ -57,6 +58,10 @@ def run(settings: Settings) -> None:
 
     def make() -> Flask:
         server: Flask = create(settings).server
+        # DuckDB loads pandas, where it is installed, with the first question. Plotly's JSON looks at whatever of it is
+        # loaded, and fails on a half: so it is loaded before anybody asks.
+        with contextlib.suppress(ImportError):
+            importlib.import_module("pandas")
         # The first question to the lake loads libraries for a second: better now than under the first reader's eyes.
         threading.Thread(target=_warm, args=(settings,), daemon=True).start()
         return server

@@ -75,3 +75,37 @@ def languages(lake: Lake, start: datetime, end: datetime) -> list[str]:
     )
     found: list[str] = rows["language"].to_pylist()
     return found
+
+
+def verdicts(lake: Lake, start: datetime, end: datetime) -> list[Row]:
+    """The evaluations whose windows end in (start, end], oldest window first. Of a window that a job judged more than once
+    the newest."""
+    rows: list[Row] = lake.query(
+        """SELECT * FROM evaluations WHERE window_end > $start AND window_end <= $end AND date >= $start::DATE
+        QUALIFY row_number() OVER
+        (PARTITION BY job, window_start, window_end ORDER BY evaluated_at DESC, evaluation_id) = 1
+        ORDER BY job, window_start, window_end""",
+        {"start": start, "end": end},
+    ).to_pylist()
+    return rows
+
+
+def evaluation(lake: Lake, evaluation_id: str) -> Row | None:
+    """One evaluation; None: there is none of this id."""
+    rows = lake.query("SELECT * FROM evaluations WHERE evaluation_id = $id LIMIT 1", {"id": evaluation_id}).to_pylist()
+    return rows[0] if rows else None
+
+
+def score_means(
+    lake: Lake, name: str, start: datetime, end: datetime, bucket_s: int, release: str | None = None
+) -> list[tuple[datetime, float, int]]:
+    """Start of each bucket with scores, their mean and number: for the scores that rollups do not hold, from the rows."""
+    sliced = "" if release is None else "AND request_id IN (SELECT request_id FROM interactions WHERE release = $release)"
+    rows = lake.query(
+        f"""SELECT to_timestamp(floor(epoch(received_at) / $step) * $step) AS bucket, avg(value) AS mean, count(*) AS n
+        FROM scores WHERE name = $name AND value IS NOT NULL AND replay IS NOT TRUE
+        AND received_at >= $start AND received_at < $end AND date BETWEEN $start::DATE AND $end::DATE {sliced}
+        GROUP BY bucket ORDER BY bucket""",
+        {"name": name, "start": start, "end": end, "step": bucket_s} | ({} if release is None else {"release": release}),
+    ).to_pylist()
+    return [(row["bucket"], row["mean"], row["n"]) for row in rows]

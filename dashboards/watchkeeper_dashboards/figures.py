@@ -13,12 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watchkeeper.record import Action, StageName
-from watchkeeper_dashboards import units
-from watchkeeper_dashboards.theme import FONT, PATTERNS
+from watchkeeper_dashboards import canvas, units
+from watchkeeper_dashboards.canvas import Figure, Series, Times
+from watchkeeper_dashboards.theme import PATTERNS
 
-Figure = dict[str, Any]
-Times = NDArray[np.datetime64]
-Series = NDArray[np.float64]
 Counts = NDArray[np.int64] | NDArray[np.float64]
 
 FEW: Final = 3
@@ -42,9 +40,6 @@ SHOWN_ACTIONS: Final[tuple[Action, ...]] = ("flag", "redact", "block", "unknown"
 MOST_BARS: Final = 24
 """Bars that a chart of a third of the page can show."""
 
-_LEAST_SPAN: Final = 8
-"""A time axis is at least so many buckets wide: two bars do not fill a chart."""
-
 
 def latency(
     times: Times, width_s: int, p50: Series, p95: Series, p99: Series, slowest: Sequence[tuple[str, float, str]]
@@ -66,10 +61,10 @@ def latency(
                 "hovertemplate": "%{text}: open this trace<extra></extra>",
             }
         )
-    figure = _figure(traces, 290)
+    figure = canvas.figure(traces, 290)
     lowest, highest = _extent([p50, p99, np.array([ms for _, ms, _ in slowest])])
     figure["layout"]["yaxis"] |= _log_milliseconds(lowest / 1.6, highest * 1.5)
-    figure["layout"]["xaxis"] |= _time_range(times, width_s, ticks=8)
+    figure["layout"]["xaxis"] |= canvas.time_range(times, width_s, ticks=8)
     figure["layout"]["hovermode"] = "x" if known > FEW else "closest"
     return figure
 
@@ -81,7 +76,7 @@ def _latency_band(times: Times, width_s: int, p50: Series, p95: Series, p99: Ser
         "mode": marks,
         "connectgaps": False,
         "marker": {"size": 4},
-        **_even(times, width_s, middle=True),
+        **canvas.even(times, width_s, middle=True),
     }
     return [
         common | _points(p50) | {"name": "p50", "line": {"color": "$blue", "width": 2}},
@@ -93,7 +88,7 @@ def _latency_band(times: Times, width_s: int, p50: Series, p95: Series, p99: Ser
 
 
 def _latency_bars(times: Times, width_s: int, p50: Series, p95: Series, p99: Series) -> list[dict[str, Any]]:
-    middle = _even(times, width_s, middle=True)
+    middle = canvas.even(times, width_s, middle=True)
     return [
         {
             "type": "bar",
@@ -153,7 +148,7 @@ def stages(p50: Mapping[StageName, float], p95: Mapping[StageName, float]) -> Fi
         "hovertext": hover,
         "hoverinfo": "text",
     }
-    figure = _figure(
+    figure = canvas.figure(
         [
             {"type": "scatter", "mode": "lines", "x": line_x, "y": line_y, "hoverinfo": "skip",
              "line": {"color": "$blue/45", "width": 4}},
@@ -194,7 +189,7 @@ def interventions(times: Times, width_s: int, n: Series, actions: Mapping[str, S
             {
                 "type": "bar",
                 "name": action,
-                **_even(times, width_s, middle=True),
+                **canvas.even(times, width_s, middle=True),
                 "y": [round(float(value), 5) for value in counted / total],
                 "customdata": [[int(part), int(whole)] for part, whole in zip(counted, n, strict=True)],
                 "width": width_s * (600 if len(times) <= FEW else 850),
@@ -202,12 +197,12 @@ def interventions(times: Times, width_s: int, n: Series, actions: Mapping[str, S
                 "hovertemplate": f"{action}: %{{customdata[0]}} of %{{customdata[1]}} (%{{y:.1%}})<extra></extra>",
             }
         )
-    figure = _figure(traces, 240)
+    figure = canvas.figure(traces, 240)
     highest = max((sum(trace["y"][index] for trace in traces) for index in range(len(times))), default=0.0)
     figure["layout"] |= {"barmode": "stack", "hovermode": "x"}
     figure["layout"]["yaxis"] |= {"tickformat": ".0%" if highest > 0.04 else ".1%", "range": [0, max(highest * 1.12, 0.01)]}
     figure["layout"]["yaxis"] |= {"nticks": 5}
-    figure["layout"]["xaxis"] |= _time_range(times, width_s)
+    figure["layout"]["xaxis"] |= canvas.time_range(times, width_s)
     return figure
 
 
@@ -216,7 +211,7 @@ def categories(counts: Mapping[str, int], most: int = 8) -> Figure:
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]
     names = [name if len(name) <= 26 else name[:25] + "…" for name, _ in ranked]
     values = [n for _, n in ranked]
-    figure = _figure(
+    figure = canvas.figure(
         [
             {
                 "type": "bar",
@@ -248,23 +243,23 @@ def categories(counts: Mapping[str, int], most: int = 8) -> Figure:
 
 def tokens(times: Times, width_s: int, input_tokens: Series, output_tokens: Series, cost: Series) -> Figure:
     """Tokens in and out a bucket, stacked; below them the cost, on an axis of its own, where anything cost something."""
-    even = _even(times, width_s, middle=True)
+    even = canvas.even(times, width_s, middle=True)
     width = width_s * (600 if len(times) <= FEW else 850)
     bar = {"type": "bar", **even, "width": width}
     traces = [
         bar | {"name": "input", "y": _rounded(input_tokens), "marker": {"color": "$sky"},
                "hovertemplate": "%{y:,.0f} tokens in<extra></extra>"},
         bar | {"name": "output", "y": _rounded(output_tokens),
-               "marker": {"color": "$blue", "pattern": _pattern("/")},
+               "marker": {"color": "$blue", "pattern": canvas.pattern("/")},
                "hovertemplate": "%{y:,.0f} tokens out<extra></extra>"},
     ]  # fmt: skip
-    figure = _figure(traces, 240)
+    figure = canvas.figure(traces, 240)
     figure["layout"] |= {"barmode": "stack", "hovermode": "x"}
     figure["layout"]["yaxis"] |= {"tickformat": "~s", "rangemode": "tozero", "nticks": 5}
-    figure["layout"]["xaxis"] |= _time_range(times, width_s)
+    figure["layout"]["xaxis"] |= canvas.time_range(times, width_s)
     if float(np.nansum(cost)) > 0:
         figure["layout"]["yaxis"] |= {"domain": [0.42, 1]}
-        figure["layout"]["yaxis2"] = _axis() | {
+        figure["layout"]["yaxis2"] = canvas.axis() | {
             "domain": [0, 0.28], "tickprefix": "$", "rangemode": "tozero", "nticks": 3, "tickformat": "~g",
         }  # fmt: skip
         figure["layout"]["xaxis"] |= {"anchor": "y2"}
@@ -278,57 +273,6 @@ def tokens(times: Times, width_s: int, input_tokens: Series, output_tokens: Seri
 def buckets_a_bar(buckets: int) -> int:
     """How many buckets one bar takes in, so that `buckets` of them make no more than `MOST_BARS` bars."""
     return next(n for n in (1, 2, 3, 6, 12, 24, 48, 96, 10_000) if buckets <= n * MOST_BARS)
-
-
-def _figure(traces: list[dict[str, Any]], height: int) -> Figure:
-    """What all charts share: transparent, our type, a legend above, no zooming (it would take the scroll of a touch)."""
-    layout = {
-        "height": height,
-        "margin": {"l": 8, "r": 8, "t": 10, "b": 8},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": FONT, "size": 12, "color": "$dim"},
-        "showlegend": False,
-        "hoverlabel": {"bgcolor": "$card", "bordercolor": "$border",
-                       "font": {"family": FONT, "size": 12, "color": "$text"}},
-        "dragmode": False,
-        "xaxis": _axis(),
-        "yaxis": _axis(),
-        "bargap": 0.15,
-        "uirevision": "keep",
-    }  # fmt: skip
-    return {"data": traces, "layout": layout}
-
-
-def _axis() -> dict[str, Any]:
-    return {
-        "gridcolor": "$grid",
-        "linecolor": "$border",
-        "zeroline": False,
-        "automargin": True,
-        "fixedrange": True,
-        "ticklabelstandoff": 4,
-    }
-
-
-def _even(times: Times, width_s: int, *, middle: bool) -> dict[str, Any]:
-    """x0/dx in place of a list of times; `middle` puts a mark into the middle of its bucket."""
-    if not len(times):
-        return {"x": []}
-    first = times[0].astype("datetime64[s]") + np.timedelta64(width_s // 2 if middle else 0, "s")
-    return {"x0": str(first), "dx": width_s * 1000, "xperiodalignment": "middle"}
-
-
-def _time_range(times: Times, width_s: int, ticks: int = 5) -> dict[str, Any]:
-    """A time axis around the buckets, at least `_LEAST_SPAN` of them wide."""
-    if not len(times):
-        return {"type": "date"}
-    spare = max(_LEAST_SPAN - len(times), 0) * width_s // 2
-    first = times[0].astype("datetime64[s]") - np.timedelta64(spare, "s")
-    last = times[-1].astype("datetime64[s]") + np.timedelta64(width_s + spare, "s")
-    day = (last - first) <= np.timedelta64(3, "D")
-    words = "%H:%M\n%-d %b" if day else "%-d %b"
-    return {"type": "date", "range": [str(first), str(last)], "nticks": ticks, "tickangle": 0, "tickformat": words}
 
 
 def _points(values: Series) -> dict[str, Any]:
@@ -367,10 +311,5 @@ def _log_milliseconds(lowest: float, highest: float, most: int = 6) -> dict[str,
 
 
 def _marker(action: Action) -> dict[str, Any]:
-    pattern = {"pattern": _pattern(PATTERNS[action])} if PATTERNS[action] else {}
+    pattern = {"pattern": canvas.pattern(PATTERNS[action])} if PATTERNS[action] else {}
     return {"color": f"${action}", "line": {"width": 0}, **pattern}
-
-
-def _pattern(shape: str) -> dict[str, Any]:
-    """`overlay`: the colour stays and the pattern lies over it in the colour of the card."""
-    return {"shape": shape, "fillmode": "overlay", "fgcolor": "$card/55", "size": 7, "solidity": 0.25}

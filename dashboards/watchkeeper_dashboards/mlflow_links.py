@@ -20,13 +20,15 @@ _MOMENT_S: Final = 0.3
 
 
 class MlflowLinks:
-    """`experiment` holds the traces; `<experiment>-jobs` the runs of evaluation jobs."""
+    """`experiment` holds the traces, `<experiment>-jobs` the runs of evaluation jobs, `<experiment>-experiments` those of
+    experiments and comparisons."""
 
     def __init__(self, settings: Settings, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._uri = settings.mlflow.uri
         self._tracking = Tracking(settings.mlflow.uri)
         self._traces = settings.mlflow.experiment
         self._jobs = f"{settings.mlflow.experiment}-jobs"
+        self._experiments = f"{settings.mlflow.experiment}-experiments"
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._ids: dict[str, str] = {}
@@ -42,7 +44,14 @@ class MlflowLinks:
 
     def run(self, run_id: str) -> str | None:
         """Where MLflow shows the run of an evaluation job."""
-        experiment = self._experiment(self._jobs)
+        return self._run(self._jobs, run_id)
+
+    def experiment_run(self, run_id: str) -> str | None:
+        """Where MLflow shows the run of an experiment, of one of its releases, or of a comparison."""
+        return self._run(self._experiments, run_id)
+
+    def _run(self, name: str, run_id: str) -> str | None:
+        experiment = self._experiment(name)
         return None if experiment is None else self._tracking.run_url(experiment, run_id)
 
     def _experiment(self, name: str) -> str | None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Literal, Protocol
 
 from dash import Dash
 from dash.development.base_component import Component
@@ -22,6 +22,11 @@ class Links(Protocol):
     def home(self) -> str: ...
     def trace(self, request_id: str) -> str | None: ...
     def run(self, run_id: str) -> str | None: ...
+    def experiment_run(self, run_id: str) -> str | None: ...
+
+
+Group = Literal["Observe", "Improve"]
+"""Where in the navigation a page stands."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,8 @@ class Sources:
 class Page:
     """One page. `path` may end in one `<name>`, whose value is handed to `layout`; `icon` None: not in the navigation.
 
-    `layout` makes the frame, without data; `register` adds the callbacks that fill it.
+    `layout` makes the frame, without data; `register` adds the callbacks that fill it. `pending`: how many things wait for
+    somebody there, a number beside its name in the navigation.
     """
 
     path: str
@@ -46,6 +52,8 @@ class Page:
     layout: Callable[[Sources, str], Component]
     register: Callable[[Dash, Sources], None]
     icon: str | None = None
+    group: Group = "Observe"
+    pending: Callable[[Sources], int] | None = None
 
     def matches(self, pathname: str) -> str | None:
         """The value of the path's `<name>` ("" where it has none); None: another page's path."""

@@ -134,9 +134,19 @@ def cells(columns: Sequence[tuple[str, str]], values: Sequence[Children], class_
     )
 
 
-def notice(text: str) -> Component:
+def notice(text: Children) -> Component:
     """Something went wrong, in a sentence."""
     return html.Div([icon("alert-triangle"), html.P(text)], className="wk-notice", role="alert")
+
+
+def done(text: Children) -> Component:
+    """Something that was asked for has happened, in a sentence."""
+    return html.Div([icon("check"), html.P(text)], className="wk-notice wk-done", role="status")
+
+
+def command(text: str) -> Component:
+    """A command as it is typed."""
+    return html.Code(text, className="wk-typed")
 
 
 def empty(title: str, *words: Child, command: str | None = None, small: bool = False) -> Component:

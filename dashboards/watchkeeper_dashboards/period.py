@@ -1,12 +1,15 @@
 """The time range that the reader chose: kept in the URL (`?range=6h`), so that a link shows what its sender saw.
 
-Half-open UTC intervals [start, end), start on a bucket's edge. Knows nothing of what happened in them.
+Half-open UTC intervals [start, end), start on a bucket's edge. A link to what lies behind a point or a verdict names an
+interval of its own (`?since=…&until=…`). Knows nothing of what happened in them.
 """
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
+
+from watchkeeper_dashboards import units
 
 RANGES: Final[dict[str, int | None]] = {"1h": 3_600, "6h": 21_600, "24h": 86_400, "all": None}
 """Seconds back from now; None: since the first request that the lake knows."""
@@ -26,7 +29,10 @@ _MOST_BUCKETS: Final = 72
 
 @dataclass(frozen=True)
 class Period:
-    """One chosen range: what to read, how wide to draw, and the window before it (None for `all`)."""
+    """One chosen range: what to read, how wide to draw, and the window before it (None for `all`).
+
+    `name` "": an interval that a link named.
+    """
 
     name: str
     start: datetime
@@ -35,12 +41,12 @@ class Period:
 
     @property
     def words(self) -> str:
-        return NAMES[self.name]
+        return NAMES[self.name] if self.name else units.window(self.start, self.end)
 
     @property
     def prior(self) -> "Period | None":
         """The window of the same length that ends where this one starts."""
-        length = RANGES[self.name]
+        length = RANGES.get(self.name)
         if length is None:
             return None
         return Period(self.name, self.start - timedelta(seconds=length), self.start, self.bucket_s)
@@ -50,6 +56,31 @@ def chosen(search: str | None) -> str:
     """The name of the range in a URL's query; the default where there is none, or one we do not know."""
     name = parse_qs((search or "").lstrip("?")).get("range", [DEFAULT])[-1]
     return name if name in RANGES else DEFAULT
+
+
+def named(search: str | None) -> Period | None:
+    """The interval that a URL's `since` and `until` name; None where they are missing, no times, or the wrong way round."""
+    query = parse_qs((search or "").lstrip("?"))
+    try:
+        start, end = (_utc(query[name][-1]) for name in ("since", "until"))
+    except (KeyError, ValueError, OverflowError):
+        return None
+    return Period("", start, end, bucket_width((end - start).total_seconds())) if start < end else None
+
+
+def between(start: datetime, end: datetime, **more: str | float | None) -> str:
+    """A URL's query that names the interval [start, end), and what else is asked for."""
+    stamps = {"since": _stamp(start), "until": _stamp(end)}
+    return f"?{urlencode(stamps | {name: value for name, value in more.items() if value is not None})}"
+
+
+def _utc(text: str) -> datetime:
+    when = datetime.fromisoformat(text)
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).astimezone(UTC)
+
+
+def _stamp(when: datetime) -> str:
+    return when.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def period(name: str, now: datetime, first: datetime | None) -> Period:

@@ -4,22 +4,25 @@ All but the router runs in the browser (assets/watchkeeper.js): switching the sc
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import dash_mantine_components as dmc
 from dash import ALL, MATCH, ClientsideFunction, Dash, Input, Output, State, dcc, html, set_props
 from dash.development.base_component import Component
 
 from watchkeeper_dashboards import period, theme, units
-from watchkeeper_dashboards.page import Page, Sources
-from watchkeeper_dashboards.parts import Children, attributes, empty, graph, icon, notice, store
+from watchkeeper_dashboards.page import Group, Page, Sources
+from watchkeeper_dashboards.parts import Child, Children, attributes, empty, graph, icon, notice, store
 
 log = logging.getLogger(__name__)
 
 POLL_MS: Final = 10_000
 """How often a page asks for news."""
+
+_PENDING_MS: Final = 30_000
+"""How often the navigation asks what is pending."""
 
 # {%config%} and the rest are filled in by Dash; scheme.js must run before the first paint, so it is not among its scripts.
 INDEX: Final = """<!DOCTYPE html>
@@ -112,28 +115,34 @@ def _header() -> Component:
 
 
 def _navigation(pages: Sequence[Page], sources: Sources) -> Component:
-    links = [
-        dmc.NavLink(
-            id={"nav": page.path, "path": page.path},
-            label=page.name,
-            href=page.path,
-            leftSection=icon(page.icon),
-            active="exact" if page.path == "/" else "partial",
-        )
-        for page in pages
-        if page.icon
-    ]
+    groups: list[Component] = []
+    for group in get_args(Group):
+        shown = [_nav_link(page) for page in pages if page.icon and page.group == group]
+        groups += [html.Div(group, className="wk-nav-title"), *shown] if shown else []
     mlflow = dmc.NavLink(label="MLflow", href=sources.links.home(), target="_blank", leftSection=icon("external-link"))
     return html.Nav(
         [
-            html.Div("Observe", className="wk-nav-title"),
-            *links,
+            *groups,
             html.Div("Records", className="wk-nav-title"),
             mlflow,
+            dcc.Interval(id="pending-clock", interval=_PENDING_MS),
         ],
         className="wk-nav",
         **attributes(aria_label="Pages"),
     )
+
+
+def _nav_link(page: Page) -> Component:
+    pending = html.Span(id=f"pending{page.path}", className="wk-pending") if page.pending else None
+    link: Component = dmc.NavLink(
+        id={"nav": page.path, "path": page.path},
+        label=page.name,
+        href=page.path,
+        leftSection=icon(page.icon or ""),
+        rightSection=pending,
+        active="exact" if page.path == "/" else "partial",
+    )
+    return link
 
 
 def register(app: Dash, pages: Sequence[Page], sources: Sources) -> None:
@@ -149,6 +158,9 @@ def register(app: Dash, pages: Sequence[Page], sources: Sources) -> None:
                 return page.layout(sources, value), page.name, None
         return empty("There is no such page", dcc.Link("Go to the overview", href="/")), "Not found", None
 
+    for page in pages:
+        if page.pending is not None:
+            _count_pending(app, page.path, page.pending, sources)
     browser(app, "title", Input("title", "data"))
     browser(app, "scheme", Output("scheme", "data"), Input("scheme", "id"))
     browser(
@@ -162,6 +174,13 @@ def register(app: Dash, pages: Sequence[Page], sources: Sources) -> None:
     browser(app, "navbar", Output("shell", "navbar"), Input("burger", "opened"), State("shell", "navbar"))
     browser(app, "close", Output("burger", "opened"), Input("url", "pathname"))
     browser(app, "paint", Output(graph(MATCH), "figure"), Input(store(MATCH), "data"), Input("scheme", "data"))
+
+
+def _count_pending(app: Dash, path: str, pending: Callable[[Sources], int], sources: Sources) -> None:
+    @app.callback(Output(f"pending{path}", "children"), Input("url", "pathname"), Input("pending-clock", "n_intervals"))
+    def count(*_: object) -> list[Child]:
+        waiting = pending(sources)
+        return [units.count(waiting), html.Span(" open", className="wk-hidden")] if waiting else []
 
 
 def browser(app: Dash, function: str, *wires: Any, **options: Any) -> None:

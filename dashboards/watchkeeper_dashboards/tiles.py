@@ -10,8 +10,8 @@ from dash.development.base_component import Component
 
 from watchkeeper.lake.rollup import Rollups
 from watchkeeper_dashboards import parts, units
+from watchkeeper_dashboards.canvas import Series
 from watchkeeper_dashboards.evidence import TOXICITY
-from watchkeeper_dashboards.figures import Series
 
 ENOUGH: Final = 20
 """Fewer requests in the window before, and a change says nothing."""

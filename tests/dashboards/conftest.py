@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+import plotly.graph_objects as go
 import pytest
 from dash import Dash
 
@@ -78,6 +79,9 @@ class NoLinks:
     def run(self, run_id: str) -> str | None:
         return f"http://127.0.0.1:5000/#/experiments/2/runs/{run_id}"
 
+    def experiment_run(self, run_id: str) -> str | None:
+        return f"http://127.0.0.1:5000/#/experiments/3/runs/{run_id}"
+
 
 class Reader:
     """Someone who reads the app without a browser: asks for addresses, and fires callbacks as the browser would."""
@@ -121,6 +125,15 @@ def texts(component: Any) -> list[str]:
     if isinstance(component, list):
         return [found for item in component for found in texts(item)]
     return texts(component["props"].get("children")) if isinstance(component, dict) and "props" in component else []
+
+
+def painted(value: Any) -> Any:
+    """What the browser makes of tokens, near enough for Plotly's validators."""
+    if isinstance(value, dict):
+        return {key: painted(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [painted(item) for item in value]
+    return "#123456" if isinstance(value, str) and value.startswith("$") else value
 
 
 def make_record(rng: random.Random, received: datetime, question: str | None = None) -> Record:
@@ -205,11 +218,62 @@ def fill(lake: Lake, records: Sequence[Record], seed: int = 7) -> None:
         )  # fmt: skip
 
 
+_QUALITY: tuple[tuple[str, str, float, float], ...] = (
+    ("relevance", "score", 0.55, 0.12),
+    ("support", "score", 0.7, 0.2),
+    ("grounded", "assertion", 0.72, 0.0),
+    ("refusal", "assertion", 0.06, 0.0),
+    ("repetition", "score", 0.08, 0.05),
+    ("language_match", "assertion", 0.97, 0.0),
+    ("readability", "score", 62.0, 9.0),
+    ("truncated", "assertion", 0.11, 0.0),
+)
+"""Name, kind, mean and spread of the scores of the quality job."""
+
+SHIFTED = NOW - timedelta(hours=3)
+"""From here on the traffic is about something else: answers are grounded and relevant less often."""
+
+
+def quality(lake: Lake, records: Sequence[Record], seed: int = 7) -> None:
+    """The scores of the quality job, worse since `SHIFTED`; and hourly verdicts of two jobs."""
+    rng = random.Random(seed)
+    rows = to_arrow(records)
+    since = int(SHIFTED.timestamp() * 1e6)
+    for name, kind, mean, spread in _QUALITY:
+        values: list[float | bool] = []
+        for record in records:
+            fallen = 0.55 if record.received_at >= since and name in ("grounded", "relevance", "support") else 1.0
+            drawn = rng.random() < mean * fallen if kind == "assertion" else rng.gauss(mean * fallen, spread)
+            values.append(drawn if kind == "assertion" or name == "readability" else min(max(float(drawn), 0.0), 1.0))
+        scores = score_rows(rows, name, values, scorer=f"{name}-scorer", scorer_version="1", scored_at=NOW)
+        lake.append("scores", scores)
+        lake.append("rollups", roll_up_scores(scores, rows))
+    for hour in range(12, 0, -1):
+        start = NOW.replace(minute=0, second=0) - timedelta(hours=hour)
+        fallen = start >= SHIFTED - timedelta(hours=1)
+        for job in ("drift", "quality"):
+            verdict: Literal["pass", "warn", "fail", "unknown"] = "fail" if fallen else "warn" if hour == 8 else "pass"
+            n = 62 if hour != 11 else 4
+            lake.append(
+                "evaluations",
+                evaluation_row(
+                    evaluation_id=f"{job}-hour-{hour}", job=job, evaluated_at=start + timedelta(hours=1, minutes=2),
+                    window_start=start, window_end=start + timedelta(hours=1), lake_version=hour, n=n,
+                    verdict="unknown" if n < 30 else verdict, scheduled=True, judged_by=f"{job}@1",
+                    reason=f"the share of grounded answers fell to 0.41 {HOSTILE}" if fallen else "",
+                    metrics={"grounded.mean": 0.41, "grounded.n": 62, "grounded.lower": 0.3, "grounded.upper": 0.5,
+                             "relevance.mean": 0.33, "relevance.n": 62, "answers": 62},
+                    mlflow_run_id="f00d" * 8,
+                ),
+            )  # fmt: skip
+
+
 def build(folder: Path, records: Sequence[Record]) -> House:
     settings = Settings(data=folder, dashboard=Dashboard(port=8050))
     lake = Lake(settings.lake_uri)
     if records:
         fill(lake, records)
+        quality(lake, records)
     return House(lake, settings, tuple(records))
 
 
@@ -222,6 +286,16 @@ def make_house(tmp_path: Path) -> Callable[[Sequence[Record]], House]:
 @pytest.fixture
 def read() -> Callable[[Any], list[str]]:
     return texts
+
+
+@pytest.fixture
+def validate() -> Callable[[Any], None]:
+    """A function: a figure must be plain JSON and what Plotly knows."""
+
+    def check(figure: Any) -> None:
+        go.Figure(painted(json.loads(json.dumps(figure, allow_nan=False))))
+
+    return check
 
 
 @pytest.fixture

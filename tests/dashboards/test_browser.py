@@ -148,6 +148,7 @@ def test_every_page_opens_clean_in_both_schemes(visit: Any, house: Any, scheme: 
         ("/?range=all", "Overview"),
         ("/traces?range=all", "Traces"),
         (f"/traces/{house.hostile.request_id}", house.hostile.request_id),
+        ("/quality?range=all&evaluation=quality-hour-2", "Quality & drift"),
         ("/nowhere", None),
     ):
         page, complaints = visit(path, scheme)
@@ -214,6 +215,49 @@ def test_a_row_that_needs_review_and_a_diamond_open_their_trace(visit: Any) -> N
     assert complaints.found == []
 
 
+def test_a_point_of_a_score_opens_its_requests_worst_first(visit: Any) -> None:
+    page, complaints = visit("/quality?range=all&release=support@3")
+    card = page.locator(".wk-card", has=page.get_by_role("heading", name="Grounded"))
+    wait_until(page, "[...document.querySelectorAll('.wk-scores .js-plotly-plot')].some(plot => plot.data.length)")
+    page.wait_for_load_state("networkidle")
+    card.locator("path.point").nth(-1).hover(force=True)
+    expect(card.locator(".hoverlayer text", has_text="open these requests")).to_be_visible()
+    page.mouse.down()
+    page.mouse.up()
+    expect(page).to_have_url(re.compile(r"/traces\?since=.*&until=.*&score=grounded&release=support%403$"))
+    expect(page.locator(".wk-chip")).to_have_count(2)
+    expect(page.locator(".ag-header-cell", has_text="grounded")).to_be_visible()
+    expect(page.locator(".ag-row [col-id='score']").first).to_have_text("no")
+    assert complaints.found == []
+
+
+def test_a_verdict_is_chosen_by_key_and_leads_to_its_requests(visit: Any) -> None:
+    page, complaints = visit("/quality?range=all")
+    page.get_by_role("link", name="fail, 10 Jan 14:00 to 15:00").last.press("Enter")
+    expect(page.get_by_role("heading", name="quality, 10 Jan 14:00 to 15:00")).to_be_visible()
+    page.get_by_role("link", name="requests of this window").click()
+    expect(page.locator("#traces-note")).to_contain_text("in 10 Jan 14:00 to 15:00")
+    page.locator("label", has_text="24h").click()
+    expect(page).to_have_url(re.compile(r"/traces\?range=24h$"))
+    assert complaints.found == []
+
+
+def test_rows_are_ticked_by_mouse_and_key_and_stay_ticked(visit: Any, house: Any) -> None:
+    page, complaints = visit("/traces?range=all")
+    rows = [record.request_id for record in reversed(house.records)]
+    page.locator(f".ag-row[row-id='{rows[1]}'] .ag-selection-checkbox").click()
+    page.locator(f".ag-row[row-id='{rows[2]}'] .ag-cell").first.press("Space")
+    add = page.get_by_role("button", name="Add 2 to dataset")
+    expect(add).to_be_disabled()
+    expect(page).to_have_url(re.compile(r"/traces\?range=all$"))
+    page.get_by_label("Dataset").fill("hard cases")
+    expect(add).to_be_enabled()
+    page.wait_for_timeout(11_000)
+    expect(add).to_be_enabled()
+    expect(page.locator(".ag-row-selected")).to_have_count(2)
+    assert complaints.found == []
+
+
 def test_the_scheme_is_switched_without_the_server_and_remembered(visit: Any) -> None:
     page, complaints = visit("/?range=all")
     wait_until(page, PAINTED)
@@ -255,7 +299,9 @@ def test_filters_narrow_the_list_and_stand_in_the_address(visit: Any, house: Any
     assert complaints.found == []
 
 
-@pytest.mark.parametrize(("path", "content"), [("/?range=all", ".wk-tile"), ("/traces?range=all", ".ag-row .ag-cell")])
+@pytest.mark.parametrize(
+    ("path", "content"), [("/?range=all", ".wk-tile"), ("/traces?range=all", ".ag-row [col-id='received_at']")]
+)
 def test_a_server_that_was_away_is_noticed_and_asked_again(visit: Any, path: str, content: str) -> None:
     page, _ = visit("/nowhere")
     page.clock.install()
@@ -275,7 +321,8 @@ def test_a_server_that_was_away_is_noticed_and_asked_again(visit: Any, path: str
 
 
 def test_a_telephone_shows_every_page_without_scrolling_sideways(visit: Any, house: Any) -> None:
-    for path in ("/?range=all", "/traces?range=all", f"/traces/{house.hostile.request_id}"):
+    paths = ("/?range=all", "/traces?range=all", f"/traces/{house.hostile.request_id}", "/quality?range=all")
+    for path in paths:
         page, complaints = visit(path, width=390)
         expect(page.get_by_role("heading", level=1)).to_be_visible()
         page.wait_for_load_state("networkidle")

@@ -11,7 +11,7 @@ import pytest
 from watchkeeper.settings import Mlflow, Settings
 from watchkeeper_dashboards.mlflow_links import ASK_AGAIN_S, MlflowLinks
 
-EXPERIMENTS = {"watchkeeper": "7", "watchkeeper-jobs": "8"}
+EXPERIMENTS = {"watchkeeper": "7", "watchkeeper-jobs": "8", "watchkeeper-experiments": "9"}
 
 
 class Answering(BaseHTTPRequestHandler):
@@ -86,3 +86,10 @@ def test_without_mlflow_there_is_no_link_and_no_error() -> None:
     wait_for_questions()
     assert known.trace("a" * 32) is None
     assert known.home() == "http://127.0.0.1:9/"
+
+
+def test_runs_of_experiments_have_an_experiment_of_their_own(mlflow: str) -> None:
+    known = links(mlflow)
+    known.experiment_run("r1")
+    wait_for_questions()
+    assert known.experiment_run("r1") == f"{mlflow}/#/experiments/9/runs/r1"

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from watchkeeper_dashboards.period import BUCKET_S, DEFAULT, RANGES, bucket_width, chosen, period
+from watchkeeper_dashboards.period import BUCKET_S, DEFAULT, RANGES, between, bucket_width, chosen, named, period
 
 NOW = datetime(2026, 1, 10, 16, 57, 30, tzinfo=UTC)
 
@@ -57,3 +57,30 @@ def test_no_width_makes_more_bars_than_a_chart_shows(days: float) -> None:
 
 def test_a_young_system_gets_the_finest_buckets() -> None:
     assert bucket_width(600) == BUCKET_S
+
+
+def test_a_link_names_an_interval_and_what_else_it_asks_for() -> None:
+    query = between(NOW - timedelta(minutes=5), NOW, score="grounded", release=None)
+    assert query == "?since=2026-01-10T16%3A52%3A30Z&until=2026-01-10T16%3A57%3A30Z&score=grounded"
+    span = named(query)
+    assert span is not None
+    assert (span.start, span.end) == (NOW - timedelta(minutes=5), NOW)
+    assert span.words == "10 Jan 16:52 to 16:57"
+    assert span.prior is None
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        None, "?range=6h", "?since=2026-01-10T16:00:00Z", "?since=x&until=y",
+        "?since=2026-01-10T16:00:00Z&until=2026-01-10T16:00:00Z", "?since=2026-01-10T17:00:00Z&until=2026-01-10T16:00:00Z",
+    ],
+)  # fmt: skip
+def test_what_names_no_interval_is_none(search: str | None) -> None:
+    assert named(search) is None
+
+
+def test_times_without_a_zone_are_utc() -> None:
+    span = named("?since=2026-01-10T16:00&until=2026-01-10T18:00%2B01:00")
+    assert span is not None
+    assert span.end - span.start == timedelta(hours=1)

@@ -1,10 +1,12 @@
 """The list of requests: every row once, in order, filtered by what the URL says and by nothing else."""
 
+import sys
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from watchkeeper_dashboards import actions
 from watchkeeper_dashboards.pages import traces
 from watchkeeper_dashboards.period import period
 
@@ -140,3 +142,84 @@ def test_filters_without_a_control_are_chips_that_can_be_taken_away(house: Any, 
     chip = answer["traces-chips"]["children"][0]
     assert read(chip) == ["session: ", "session-7", "Take the filter on session away"]
     assert chip["props"]["children"][2]["props"]["href"] == "/traces?range=24h"
+
+
+def test_the_requests_behind_a_point_are_listed_worst_first(house: Any, reader_of: Any, read: Any) -> None:
+    search = "?since=2026-01-10T14:00:00Z&until=2026-01-10T15:00:00Z&score=relevance&below=0.4&release=support@3"
+    reader = reader_of(house)
+    answer = reader.fire(
+        "traces-grid.getRowsResponse", traces_grid_getRowsRequest={"startRow": 0, "endRow": 100}, traces_url_search=search
+    )["response"]
+    rows = answer["traces-grid"]["getRowsResponse"]["rowData"]
+    shown = [row["score"] for row in rows]
+    assert len(shown) > 5
+    assert shown == sorted(shown)
+    assert max(shown) < "0.41"
+    assert all(row["time"].startswith("10 Jan 14:") for row in rows)
+    assert "in 10 Jan 14:00 to 15:00" in answer["traces-note"]["children"]
+    mine = {record.request_id for record in house.records if record.release == "support@3"}
+    assert {row["request_id"] for row in rows} <= mine
+
+
+def test_a_score_that_should_be_low_is_listed_from_the_top(house: Any) -> None:
+    shown = read_all(house, {"score": "toxicity.output", "at_least": "0.05"}, [])
+    values = [row["score"] for row in shown]
+    assert values == sorted(values, reverse=True)
+    assert min(values) >= 0.05
+    assert all(row["score"] == row["toxicity"] for row in shown)
+
+
+def test_scored_requests_can_still_be_sorted_by_time(house: Any) -> None:
+    shown = read_all(house, {"score": "grounded", "below": "no number"}, [{"colId": "received_at", "sort": "asc"}])
+    assert [row["request_id"] for row in shown] == [record.request_id for record in house.records]
+
+
+def test_time_and_score_are_chips_that_can_be_taken_away(house: Any, reader_of: Any, read: Any) -> None:
+    search = "?range=24h&since=2026-01-10T14:00:00Z&until=2026-01-10T15:00:00Z&score=grounded&below=0.5"
+    chips = reader_of(house).fire("traces-language.data", traces_url_search=search)["response"]["traces-chips"]["children"]
+    assert [read(chip)[:2] for chip in chips] == [["time: ", "10 Jan 14:00 to 15:00"], ["score: ", "grounded below 0.5"]]
+    assert [chip["props"]["children"][2]["props"]["href"] for chip in chips] == [
+        "/traces?range=24h&score=grounded&below=0.5",
+        "/traces?range=24h&since=2026-01-10T14:00:00Z&until=2026-01-10T15:00:00Z",
+    ]
+
+
+def test_ticked_requests_go_into_a_dataset_by_our_own_command(
+    house: Any, reader_of: Any, read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [record.request_id for record in house.records[:2]]
+    echo = "import json, sys; print(json.dumps({'added': len(sys.stdin.read().split()), 'argv': sys.argv[1:]}))"
+    asked = actions.Command.argv
+
+    def argv(self: actions.Command, config: str, data: str) -> list[str]:
+        return [sys.executable, "-c", echo, *asked(self, config, data)[3:]]
+
+    monkeypatch.setattr(actions.Command, "argv", argv)
+    answer = reader_of(house).fire(
+        "traces-added.children",
+        traces_add_n_clicks=1,
+        traces_dataset_value=" hard cases ",
+        traces_grid_selectedRows=[{"request_id": request_id} for request_id in ids],
+    )["response"]
+    assert read(answer["traces-added"]["children"]) == [
+        "hard cases", ": 2 added", "watchkeeper dataset add 'hard cases' --create --ids -",
+    ]  # fmt: skip
+    assert answer["traces-grid"]["selectedRows"] == []
+
+
+@pytest.mark.parametrize(("name", "rows"), [("", [{"request_id": "a" * 32}]), ("x", []), (None, None)])
+def test_nothing_is_run_without_a_name_and_a_selection(
+    house: Any, reader_of: Any, read: Any, monkeypatch: pytest.MonkeyPatch, name: Any, rows: Any
+) -> None:
+    monkeypatch.setattr(actions, "run", pytest.fail)
+    answer = reader_of(house).fire(
+        "traces-added.children", traces_add_n_clicks=1, traces_dataset_value=name, traces_grid_selectedRows=rows
+    )["response"]
+    assert read(answer["traces-added"]["children"]) == ["Tick the requests, and name the dataset that they go into."]
+
+
+def test_a_stranger_cannot_act(house: Any, reader_of: Any) -> None:
+    """The callback of an action is one request like any other: another origin or another name gets 403."""
+    http = reader_of(house).http
+    for headers in ({"Origin": "http://elsewhere.example"}, {"Host": "rebound.example"}):
+        assert http.post("/_dash-update-component", json={}, headers=headers).status_code == 403

@@ -55,9 +55,11 @@
     return text ? `?${text}` : "";
   }
 
+  // An interval that a link named (`since`, `until`) is none of the ranges; choosing one of these takes it away.
   function range(value, search, fallback) {
-    if (triggered().startsWith("range.")) return [withQuery(search, { range: value }), same()];
-    return [same(), new URLSearchParams(search || "").get("range") || fallback];
+    const query = new URLSearchParams(search || "");
+    if (triggered().startsWith("range.")) return [withQuery(search, { range: value, since: null, until: null }), same()];
+    return [same(), query.get("since") ? "" : query.get("range") || fallback];
   }
 
   // Links of the navigation keep the time range, and nothing else of the query.
@@ -78,6 +80,17 @@
     return [same(), ...names.map((name) => query.get(name) || (name === "q" ? "" : null))];
   }
 
+  // The same for any page whose controls have no fallbacks; the control that changed writes all of them.
+  function queried(...given) {
+    const names = given.pop();
+    const search = given.pop();
+    const query = new URLSearchParams(search || "");
+    if (triggered() && !triggered().endsWith("-url.search")) {
+      return [withQuery(search, Object.fromEntries(names.map((name, at) => [name, given[at]]))), ...names.map(same)];
+    }
+    return [same(), ...names.map((name) => query.get(name))];
+  }
+
   function openTrace(id) {
     if (!TRACE_ID.test(id || "")) return;
     window.dash_clientside.set_props("url", { pathname: `/traces/${id}` });
@@ -87,12 +100,21 @@
     openTrace(click && click.points && click.points[0] && click.points[0].customdata);
   }
 
+  // A point of a score's chart carries the query of the requests behind it.
+  function openRequests(...clicks) {
+    const cause = (window.dash_clientside.callback_context.triggered[0] || {}).value;
+    const point = cause && cause.points && cause.points.find((found) => /^\?since=/.test(found.customdata || ""));
+    if (point) window.dash_clientside.set_props("url", { pathname: "/traces", search: point.customdata });
+  }
+
   // A row of the grid is opened by a click or by Enter; the grid itself only knows cells.
   function rowOf(target) {
     const row = target.closest && target.closest(".wk-grid .ag-row");
     return row ? row.getAttribute("row-id") : null;
   }
+  const picks = (target) => target.closest && target.closest(".ag-selection-checkbox, [col-id^='ag-Grid-Selection']");
   document.addEventListener("click", (event) => {
+    if (picks(event.target)) return;
     if (!window.getSelection().toString()) openTrace(rowOf(event.target));
   });
   document.addEventListener("keydown", (event) => {
@@ -120,6 +142,22 @@
       api.refreshInfiniteCache();
     }
   }
+
+  // The score that the list is about has a column of its own, in the place of the model's.
+  function scoreColumn(search, columns) {
+    const score = new URLSearchParams(search || "").get("score");
+    const changed = { score: { hide: !score, headerName: score || "Score", headerTooltip: score }, model: { hide: !!score } };
+    return columns.map((column) => ({ ...column, ...changed[column.field] }));
+  }
+
+  // ---- selection -----------------------------------------------------------------------------------------------
+  function picked(rows) {
+    const n = (rows || []).length;
+    return [n ? {} : { display: "none" }, `Add ${n} to dataset`];
+  }
+
+  // A button that asks for words is off while they are missing.
+  const lacks = (...words) => !words.every((word) => (word || "").trim());
 
   // ---- asking again --------------------------------------------------------------------------------------------
   const GIVE_UP_MS = 25000;
@@ -150,6 +188,9 @@
   }
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
-    watchkeeper: { paint, scheme, range, links, filters, openPoint, refreshGrid, tick, navbar, title, close: () => false },
+    watchkeeper: {
+      paint, scheme, range, links, filters, queried, openPoint, openRequests, refreshGrid, scoreColumn, picked, lacks, tick, navbar,
+      title, close: () => false,
+    },
   });
 })();

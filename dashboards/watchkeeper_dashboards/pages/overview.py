@@ -17,6 +17,7 @@ from watchkeeper.lake import reading
 from watchkeeper.lake.rollup import Rollups
 from watchkeeper.record import STAGES
 from watchkeeper_dashboards import evidence, figures, parts, shell, units
+from watchkeeper_dashboards.canvas import Figure, Series
 from watchkeeper_dashboards.page import Page, Sources
 from watchkeeper_dashboards.period import Period, chosen, period
 from watchkeeper_dashboards.tiles import key_figures
@@ -177,7 +178,7 @@ def _filled(sources: Sources, span: Period, current: Rollups) -> tuple[Any, ...]
     )
 
 
-def charts(current: Rollups, width_s: int, marked: Sequence[evidence.Row] = ()) -> list[figures.Figure]:
+def charts(current: Rollups, width_s: int, marked: Sequence[evidence.Row] = ()) -> list[Figure]:
     """The charts in the order of `_CHARTS`. Time begins where the data begins: a young system fills its charts."""
     begin = int(np.argmax(current.n > 0))
     times = current.times[begin:]
@@ -201,7 +202,7 @@ def charts(current: Rollups, width_s: int, marked: Sequence[evidence.Row] = ()) 
     ]
 
 
-def bars(series: figures.Counts, begin: int) -> figures.Series:
+def bars(series: figures.Counts, begin: int) -> Series:
     """A series from `begin` on, summed into as few entries as a small chart has bars."""
     kept = series[begin:].astype(np.float64)
     return np.add.reduceat(kept, np.arange(0, len(kept), figures.buckets_a_bar(len(kept))))

@@ -14,6 +14,7 @@ from watchkeeper.lake.reading import (
     PREVIEW,
     SORTABLE,
     Cursor,
+    Scored,
     evaluations,
     newest_evaluations,
     scores,
@@ -154,6 +155,30 @@ def test_a_page_shows_how_a_request_ended_and_cuts_long_text(lake: Lake) -> None
 def test_other_columns_are_refused(lake: Lake, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="cannot be filtered or sorted"):
         traces(lake, START, END, **options)
+
+
+@pytest.mark.parametrize("descending", [True, False])
+def test_scored_requests_are_sorted_and_bounded_by_their_newest_score(filled: Lake, descending: bool) -> None:
+    rows = to_arrow([varied(number) for number in range(60)])
+    for version, scored_at in ((1, END), (2, END + 1)):
+        values = [None if number % 7 == 0 else (number * 37 % 60) / 60 * version / 2 for number in range(60)]
+        filled.append("scores", score_rows(rows, "grounded", values, scorer="q", scorer_version="1", scored_at=scored_at))
+    found: list[dict[str, Any]] = []
+    after: Cursor | None = None
+    while True:
+        scored = Scored("grounded", below=0.6, at_least=0.1)
+        page = traces(filled, START, END, limit=4, after=after, sort="score", descending=descending, scored=scored)
+        found += page.rows.to_pylist()
+        if (after := page.after) is None:
+            break
+    expected = [number * 37 % 60 / 60 for number in range(60) if number % 7]
+    assert [row["score"] for row in found] == sorted((v for v in expected if 0.1 <= v < 0.6), reverse=descending)
+    assert len({row["request_id"] for row in found}) == len(found)
+
+
+def test_only_scored_requests_can_be_sorted_by_a_score(filled: Lake) -> None:
+    with pytest.raises(ValueError, match="score"):
+        traces(filled, START, END, sort="score")
 
 
 def test_one_trace_has_everything(lake: Lake) -> None:
