@@ -263,11 +263,11 @@ def _explain(error: ValidationError, file: Path | None, text: str) -> str:
     variable = PREFIX + "__".join(place).upper()
     if any(variable == name or variable.startswith(name + "__") for name in os.environ if name.startswith(PREFIX)):
         return f"environment: {variable}: {message}"
-    line = _line_of(place, text)
+    line = line_of(place, text)
     return f"{file}{f':{line}' if line else ''}: {'.'.join(place)}: {message}"
 
 
-def _line_of(place: list[str], text: str) -> int | None:
+def line_of(place: list[str], text: str) -> int | None:
     """The 1-based line on which the key at `place` (names, and indices of arrays of tables) is set, as far as it goes.
 
     A scan of headers and keys: TOML parsers keep no positions, and a missing line only makes the message poorer.

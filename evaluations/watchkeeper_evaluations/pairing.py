@@ -1,0 +1,187 @@
+"""Rows of base and candidate put side by side, case by case: what each says of a case, also where it says nothing.
+
+Knows what a failed row and a missing value count as; nothing of tests, intervals or verdicts.
+
+| a case's row | an assertion, or a score with a good way | a score with none | latency, tokens, cost |
+|---|---|---|---|
+| failed, or not there | the bad end of its range | left out | left out |
+| without the value, the other side has it | the bad end, and counted as missing | left out | left out |
+| without it on both sides | left out | left out | left out |
+| failed on both sides | the bad end on both: a tie | left out | left out |
+
+So nothing can be gained by an answer that cannot be scored. Rows of one case on one side are repeats: their mean counts.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from watchkeeper_evaluations.scorer import Score
+
+Kind = Literal["assertion", "number"]
+Better = Literal["higher", "lower"]
+Floats = NDArray[np.float64]
+
+ANSWERED: Final = "answered"
+COSTS: Final = ("total_ms", "ttft_ms", "input_tokens", "output_tokens", "cost_usd")
+"""What an answer took; less is better."""
+
+
+class NotComparable(Exception):
+    """These rows cannot be held against each other; the message is one line."""
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer. `session`: which cases belong together; None: this one stands alone. `values`: by name of score.
+    `costs`: by name in `COSTS`. None, or no entry: there is no such value."""
+
+    case_id: str
+    session: str | None = None
+    failed: bool = False
+    values: Mapping[str, float | bool | None] = {}
+    costs: Mapping[str, float | None] = {}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Something that each row may have. `bad`: what a row without it counts as; None: such a row is left out."""
+
+    name: str
+    kind: Kind
+    better: Better | None
+    bad: float | None
+    read: Callable[[Row], float | None]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One measure of the cases that count: (n,) each. `sessions`: numbers, from 0. `missing_*`: rows that lacked the value
+    and count as bad. `repeats`: every value is a multiple of 1/`repeats`, where the measure is an assertion."""
+
+    measure: Measure
+    base: Floats
+    candidate: Floats
+    sessions: NDArray[np.int64]
+    missing_base: int
+    missing_candidate: int
+    repeats: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The rows of one case, at least one a side."""
+
+    session: tuple[bool, str]
+    base: Sequence[Row]
+    candidate: Sequence[Row]
+
+
+def pairs(base: Iterable[Row], candidate: Iterable[Row]) -> list[Pair]:
+    """The cases of either side, in the order of their ids. A side that has no row of a case failed there.
+
+    Raises `NotComparable` when no case is on both sides, or a case is of two sessions.
+    """
+    sides = _by_case(base), _by_case(candidate)
+    if not sides[0].keys() & sides[1].keys():
+        raise NotComparable("base and candidate have no case in common: only answers to the same dataset can be compared")
+    found = []
+    for case_id in sorted(sides[0].keys() | sides[1].keys()):
+        absent = [Row(case_id=case_id, failed=True)]
+        rows = [side.get(case_id, absent) for side in sides]
+        sessions = sorted({row.session for side in rows for row in side if row.session})
+        if len(sessions) > 1:
+            raise NotComparable(f"case {case_id} is of session {sessions[0]!r} and of session {sessions[1]!r}")
+        session = (True, sessions[0]) if sessions else (False, case_id)
+        found.append(Pair(session, *(sorted(side, key=_canonical) for side in rows)))
+    return found
+
+
+def failed(rows: Iterable[Sequence[Row]]) -> int:
+    return sum(row.failed for side in rows for row in side)
+
+
+def measures(meanings: Iterable[Score]) -> list[Measure]:
+    """`answered`, what the meanings name (labels apart), and what answers took."""
+    found = [Measure(ANSWERED, "assertion", "higher", 0.0, lambda row: float(not row.failed))]
+    for score in meanings:
+        if score.kind != "label":
+            bad = {"higher": score.low, "lower": score.high, None: None}[score.better]
+            kind: Kind = "assertion" if score.kind == "assertion" else "number"
+            found.append(Measure(score.name, kind, score.better, bad, _value(score.name)))
+    return [*found, *(Measure(name, "number", "lower", None, _cost(name)) for name in COSTS)]
+
+
+def column(cases: Sequence[Pair], measure: Measure) -> Column | None:
+    """None where no case has it on both sides. Raises `NotComparable` for an assertion that is neither true nor false."""
+    sides: list[tuple[float, float]] = []
+    sessions: list[tuple[bool, str]] = []
+    missing = [0, 0]
+    repeats = 1
+    scored = False
+    for case in cases:
+        read = [[measure.read(row) for row in side] for side in (case.base, case.candidate)]
+        has = any(value is not None for side in read for value in side)
+        values = _means(measure, read, has or _all_failed(case))
+        if values is None:
+            continue
+        scored = scored or has
+        sides.append(values)
+        sessions.append(case.session)
+        repeats = math.lcm(repeats, *map(len, read))
+        if has and measure.bad is not None:
+            for side, rows in enumerate((case.base, case.candidate)):
+                missing[side] += sum(value is None and not row.failed for value, row in zip(read[side], rows, strict=True))
+    if not scored:
+        return None
+    numbers = {session: number for number, session in enumerate(sorted(set(sessions)))}
+    table = np.array(sides, np.float64)
+    units = np.array([numbers[session] for session in sessions], np.int64)
+    return Column(measure, table[:, 0], table[:, 1], units, missing[0], missing[1], repeats)
+
+
+def _means(measure: Measure, sides: Sequence[Sequence[float | None]], counts: bool) -> tuple[float, float] | None:
+    if not counts:
+        return None
+    means = []
+    for side in sides:
+        values = [measure.bad if value is None else value for value in side]
+        known = [value for value in values if value is not None]
+        if measure.kind == "assertion" and any(value not in {0, 1} for value in known):
+            raise NotComparable(f"{measure.name} is an assertion, true or false, and not {known}")
+        if not known:
+            return None
+        means.append(math.fsum(known) / len(known))
+    return means[0], means[1]
+
+
+def _all_failed(case: Pair) -> bool:
+    return all(row.failed for side in (case.base, case.candidate) for row in side)
+
+
+def _by_case(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.case_id, []).append(row)
+    return found
+
+
+def _canonical(row: Row) -> bytes:
+    """So that the order in which repeats were given changes nothing, not even the last digit of a sum."""
+    return msgspec.json.encode(row, order="deterministic")
+
+
+def _value(name: str) -> Callable[[Row], float | None]:
+    return lambda row: None if row.failed else _finite(row.values.get(name))
+
+
+def _cost(name: str) -> Callable[[Row], float | None]:
+    return lambda row: None if row.failed else _finite(row.costs.get(name))
+
+
+def _finite(value: float | bool | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
