@@ -18,13 +18,15 @@ Verdict = Literal["pass", "warn", "fail", "unknown"]
 
 @dataclass(frozen=True)
 class Finding:
-    """`reason`: one sentence for people. `params`, `artifacts`: for the MLflow run, beside what every run has."""
+    """`reason`: one sentence for people. `params`, `artifacts`: for the MLflow run, beside what every run has. `plain`:
+    the reason where it may be sent elsewhere, when words of users stand in it; None: it has none."""
 
     verdict: Verdict
     reason: str
     metrics: Mapping[str, float] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
     artifacts: Mapping[str, bytes | str | dict[str, Any]] = field(default_factory=dict)
+    plain: str | None = None
 
 
 @dataclass(frozen=True)

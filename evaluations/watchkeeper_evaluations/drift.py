@@ -284,7 +284,8 @@ def _finding(
         "evidently": drawn.json,
     }
     params = {"alpha": ALPHA, "permutations": TIMES}
-    return Finding(verdict, reason, metrics, params, {"report.html": drawn.html, "report.json": body})
+    _, plain = _verdict(columns, reference, {})
+    return Finding(verdict, reason, metrics, params, {"report.html": drawn.html, "report.json": body}, plain)
 
 
 def _drawing(column: Drifted, rows: pa.Table, sides: Sides) -> drift_report.Column:

@@ -4,16 +4,20 @@ Every key of the file is also an environment variable, `WATCHKEEPER_SECTION__KEY
 one `SettingsError` that names file, line and key. Knows nothing of what the settings are used for.
 """
 
+import contextlib
 import os
 import re
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as EnvError
+
+from watchkeeper import cron as crontab
 
 FILE_NAME = "watchkeeper.toml"
 PREFIX = "WATCHKEEPER_"
@@ -45,9 +49,29 @@ def _duration(value: str) -> str:
     return value
 
 
+def _cron(value: str) -> str:
+    crontab.parse(value)
+    return value
+
+
+def _utc(at: datetime) -> datetime:
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at
+
+
+def _reference(value: str) -> str:
+    if value == "previous":
+        return value
+    with contextlib.suppress(ValueError):
+        start, end = (_utc(datetime.fromisoformat(text)) for text in value.split(".."))
+        if start < end:
+            return value
+    raise ValueError(f"a reference is `previous` or two times like 2026-04-01T09:00..2026-04-01T10:00, not {value!r}")
+
+
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Duration = Annotated[str, AfterValidator(_duration)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+JobName = Literal["toxicity", "quality", "safety", "latency", "drift"]
 Home = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
@@ -157,6 +181,52 @@ class Evaluations(Section):
     toxicity: str = "embedded"
 
 
+class ScheduledJob(Section):
+    """When a job looks, and at what: contiguous windows as long as `window`, at ticks that come `every` so often, or by
+    `cron` (five fields, UTC). `reference`: what drift compares with. `min_n` None: that of `evaluations`."""
+
+    job: JobName
+    every: Duration | None = None
+    cron: Annotated[str, AfterValidator(_cron)] | None = None
+    window: Duration | None = None
+    reference: Annotated[str, AfterValidator(_reference)] = "previous"
+    min_n: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.every is None) == (self.cron is None):
+            raise ValueError("a job has either `every` or `cron`")
+        if self.every is None and self.window is None:
+            raise ValueError("a job with `cron` needs a `window`")
+        return self
+
+    @property
+    def window_s(self) -> int:
+        """How long a window is, in seconds."""
+        return seconds(self.window or self.every or "")
+
+
+JOB_NAMES: tuple[JobName, ...] = ("toxicity", "quality", "safety", "latency", "drift")
+"""In the order in which the same window is judged: drift also compares what the others scored."""
+
+DEFAULT_JOBS = tuple(ScheduledJob(job=name, every="15m") for name in JOB_NAMES)
+
+
+def _once_each(jobs: tuple[ScheduledJob, ...]) -> tuple[ScheduledJob, ...]:
+    names = [job.job for job in jobs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{twice[0]} is there twice: its verdicts would be told apart by nobody")
+    return jobs
+
+
+class Alerts(Section):
+    """`webhook`: where a verdict that turns is posted to; None: nowhere. `timeout`: for its answer."""
+
+    webhook: HttpUrl | None = None
+    timeout: Duration = "5s"
+
+
 class Dashboard(Section):
     host: str = "127.0.0.1"
     port: Port = 8050
@@ -181,6 +251,8 @@ class Settings(BaseSettings):
     mlflow: Mlflow = Mlflow()
     lake: Lake = Lake()
     evaluations: Evaluations = Evaluations()
+    jobs: Annotated[tuple[ScheduledJob, ...], AfterValidator(_once_each)] = DEFAULT_JOBS
+    alerts: Alerts = Alerts()
     dashboard: Dashboard = Dashboard()
 
     @classmethod
@@ -275,6 +347,7 @@ def line_of(place: list[str], text: str) -> int | None:
     seen: dict[str, int] = {}
     section: list[str] = []
     best: int | None = None
+    inside: int | None = None
     for number, line in enumerate(text.splitlines(), start=1):
         header = re.match(r"\s*\[(\[)?\s*([^\]]+?)\s*\]", line)
         if header:
@@ -290,4 +363,6 @@ def line_of(place: list[str], text: str) -> int | None:
             here = section + [part.strip(" \"'") for part in key[1].split(".")]
         if place[: len(here)] == here:
             best = number
-    return best
+        elif here[: len(place)] == place:
+            inside = inside or number  # a whole list is at fault: it starts here
+    return best or inside

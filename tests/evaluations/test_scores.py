@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -36,10 +37,10 @@ class Constant:
 class Cut(Lake):
     """Dies when a rollup is to be written."""
 
-    def append(self, table: str, rows: pa.Table, *, app_id: str | None = None, version: int | None = None) -> None:
+    def append(self, table: str, rows: pa.Table, **options: Any) -> bool:
         if table == "rollups":
             raise KeyboardInterrupt
-        super().append(table, rows, app_id=app_id, version=version)
+        return super().append(table, rows, **options)
 
 
 @pytest.fixture

@@ -60,6 +60,15 @@ def test_one_setting_replaces_the_embedded_model(tmp_path: Path) -> None:
         ('[[upstreams]]\nname="a"\nbase_url="http://a"\n', 1, "upstreams.0.model"),
         ("[encoder]\nport = 0\n", 2, "encoder.port"),
         ('[[upstreams]]\nname="a"\nbase_url="http://a"\nmodel="m"\ntimeout="soon"\n', 5, "upstreams.0.timeout"),
+        ('[[jobs]]\njob="drift"\nevery="1h"\n[[jobs]]\njob="astrology"\nevery="1h"\n', 5, "jobs.1.job"),
+        ('[[jobs]]\njob="drift"\ncron="61 * * * *"\nwindow="1h"\n', 3, "jobs.0.cron"),
+        ('[[jobs]]\njob="drift"\ncron="1 * * * *"\nevery="1h"\n', 1, "jobs.0"),
+        ('[[jobs]]\njob="drift"\ncron="1 * * * *"\n', 1, "jobs.0"),
+        ('[[jobs]]\njob="drift"\nwindow="1h"\n', 1, "jobs.0"),
+        ('[[jobs]]\njob="drift"\nevery="1h"\nreference="2026-04-02..2026-04-01"\n', 4, "jobs.0.reference"),
+        ('[[jobs]]\njob="drift"\nevery="1h"\nmin_n=0\n', 4, "jobs.0.min_n"),
+        ('[[jobs]]\njob="drift"\nevery="1h"\n[[jobs]]\njob="drift"\nevery="2h"\n', 1, "jobs"),
+        ('[alerts]\nwebhook="example.org"\n', 2, "alerts.webhook"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_line_with_file_line_and_key(tmp_path: Path, text: str, line: int, key: str) -> None:
@@ -103,3 +112,17 @@ def test_durations(text: str, expected: int) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="a duration looks like"):
         seconds(text)
+
+
+def test_jobs_that_are_not_given_are_all_every_quarter_of_an_hour() -> None:
+    jobs = Settings().jobs
+    assert [job.job for job in jobs] == ["toxicity", "quality", "safety", "latency", "drift"]
+    assert {(job.every, job.window_s, job.reference, job.min_n) for job in jobs} == {("15m", 900, "previous", None)}
+
+
+def test_jobs_that_are_given_are_all_there_are(tmp_path: Path) -> None:
+    file = write(
+        tmp_path, '[[jobs]]\njob="drift"\ncron="5 * * * *"\nwindow="1d"\nreference="2026-04-01..2026-04-02T12:00+02:00"\n'
+    )
+    (job,) = load(file).jobs
+    assert (job.every, job.window_s) == (None, 86_400)

@@ -2,13 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Literal
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal
 
 import requests
 
 from watchkeeper.cli import output
 from watchkeeper.cli.up import is_free, ports
 from watchkeeper.settings import Settings
+
+OVERDUE: Final = timedelta(minutes=30)
+"""A schedule that is so long behind what it said it would do next is not running; a long backlog reports as it goes."""
 
 
 @dataclass(frozen=True)
@@ -109,4 +113,24 @@ def _spool(settings: Settings) -> Iterator[Finding]:
         yield Finding("spool", "bad", f"{path} cannot be read", "keep the file and report it; what is whole was delivered")
 
 
-LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (_data, _weights, _knowledge, _spool, _servers)
+def _schedule(settings: Settings) -> Iterator[Finding]:
+    from watchkeeper_evaluations import schedule_status
+
+    status = schedule_status.read(settings.data)
+    if status is None:
+        yield Finding("schedule", "off", "it never ran on this data folder", "watchkeeper up")
+        return
+    for name, job in status.jobs.items():
+        part = f"schedule {name}"
+        until = f"judged until {job.window.end:%Y-%m-%d %H:%M}Z" if job.window else "no window judged yet"
+        if job.error:
+            yield Finding(part, "bad", f"{until}; {job.error}", "it is tried again; read logs/schedule.log")
+        elif job.next_run is None or job.next_run < datetime.now(UTC) - OVERDUE:
+            yield Finding(part, "off", f"{until}; it is not running", "watchkeeper up")
+        else:
+            yield Finding(part, "good", f"{until}; looks again at {job.next_run:%Y-%m-%d %H:%M:%S}Z")
+    if status.webhook:
+        yield Finding("alerts.webhook", "bad", status.webhook, "check alerts.webhook; it is tried again")
+
+
+LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (_data, _weights, _knowledge, _spool, _schedule, _servers)

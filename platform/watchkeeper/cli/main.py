@@ -106,6 +106,22 @@ def ship(
     raise typer.Exit(deliver(output.settings(config, data), once=once, stop=stop))
 
 
+@app.command(rich_help_panel=ONE_PROCESS, epilog=example("watchkeeper schedule --once"))
+def schedule(
+    once: Annotated[bool, typer.Option("--once", help="Judge what is due now, then end; 1 when something failed.")] = False,
+    config: Config = None,
+    data: Data = None,
+) -> None:
+    """The schedule: jobs judge every window that is over, once, oldest first."""
+    import threading
+
+    from watchkeeper_evaluations.schedule import run
+
+    stop = threading.Event()
+    output.on_termination(stop.set)
+    raise typer.Exit(run(output.settings(config, data), once=once, stop=stop))
+
+
 @app.command(rich_help_panel=ONE_PROCESS, epilog=example("watchkeeper dashboard"))
 def dashboard(config: Config = None, data: Data = None) -> None:
     """The monitoring app."""

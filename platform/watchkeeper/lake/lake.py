@@ -23,7 +23,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from watchkeeper.lake.tables import TABLES
+from watchkeeper.lake.tables import TABLES, TIME
 
 STATISTICS: Final = (
     *("request_id", "received_at", "scored_at", "bucket", "evaluated_at", "at", "started_at", "compared_at"),
@@ -58,8 +58,17 @@ class Lake:
         self._database: duckdb.DuckDBPyConnection | None = None
         self._footers: set[str] = set()
 
-    def append(self, table: str, rows: pa.Table, *, app_id: str | None = None, version: int | None = None) -> None:
-        """Appends `rows` in one commit. With `app_id` and `version`: only if no version as high was appended before.
+    def append(
+        self,
+        table: str,
+        rows: pa.Table,
+        *,
+        app_id: str | None = None,
+        version: int | None = None,
+        first: int | None = None,
+    ) -> bool:
+        """Appends `rows` in one commit, and whether it did. With `app_id` and `version`: only if no version as high was
+        appended before; with `first`, none as high as that, for rows that stand for all versions from there on.
 
         Versions of one `app_id` must rise, and one writer at a time uses an `app_id`. Rows are brought into the table's
         schema: a missing column becomes null, an unknown one or a type that does not fit is a `ValueError`.
@@ -68,21 +77,22 @@ class Lake:
             raise ValueError("app_id and version belong together")
         rows = _conform(table, rows)
         if rows.num_rows == 0 and app_id is None:
-            return
+            return True
 
-        def commit() -> None:
+        def commit() -> bool:
             delta = self._created(table)
             properties = None
             if app_id is not None and version is not None:
                 done = delta.transaction_version(app_id)
-                if done is not None and done >= version:
-                    return
+                if done is not None and done >= (version if first is None else first):
+                    return False
                 properties = CommitProperties(app_transactions=[Transaction(app_id, version)])
             write_deltalake(
                 delta, rows, mode="append", schema_mode="merge", commit_properties=properties, writer_properties=ZSTD
             )
+            return True
 
-        self._retried(table, commit)
+        return self._retried(table, commit)
 
     def rewrite(self, table: str, day: date, change: Callable[[pa.Table], pa.Table]) -> None:
         """Replaces the rows of one day by `change(rows)`, in one commit that loses nothing appended meanwhile.
@@ -121,6 +131,17 @@ class Lake:
             for day, size in zip(*columns, strict=True):
                 sizes[day].append(size)
         return dict(sizes)
+
+    def starts(self, table: str, column: str) -> dict[str, int]:
+        """The table's files, each with the smallest value of a time column in it (µs); 0 where that is not known."""
+        delta = self._opened(table)
+        if delta is None:
+            return {}
+        actions = pa.table(delta.get_add_actions(flatten=True))
+        least = f"min.{column}"
+        known = actions.column(least) if least in actions.column_names else pa.nulls(actions.num_rows, pa.int64())
+        micros = known.cast(TIME).cast(pa.int64()).fill_null(0)
+        return dict(zip(actions.column("path").to_pylist(), micros.to_pylist(), strict=True))
 
     def transaction_version(self, table: str, app_id: str) -> int | None:
         """The highest version that `app_id` appended to the table; None: none yet."""

@@ -91,8 +91,10 @@ class Tracking:
         artifacts: Mapping[str, bytes | str | dict[str, Any]],
         started_at: datetime,
         ended_at: datetime,
+        finish: bool = True,
     ) -> str:
-        """Writes one finished run whole and returns its id. Artifacts are named by path (`report.html`, `tables/x.json`).
+        """Writes one run whole and returns its id. Artifacts are named by path (`report.html`, `tables/x.json`).
+        Without `finish` the run stays open, for `runs.finish_run`.
 
         Long values are cut to what MLflow takes, characters that it refuses in names become `_`, metrics that are no
         finite number are left out. A run that could not be written whole is marked failed.
@@ -107,7 +109,8 @@ class Tracking:
                 with contextlib.suppress(Exception):
                     runs.end(client, run_id, "FAILED", ended_at)
                 raise
-            runs.end(client, run_id, "FINISHED", ended_at)
+            if finish:
+                runs.end(client, run_id, "FINISHED", ended_at)
         return run_id
 
     def trace_url(self, experiment_id: str, request_id: str) -> str:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("up", "demo", "serve", "model", "encoder", "ship", "evaluate", "dashboard", "verify", "doctor", "config")
+COMMANDS = (
+    *("up", "demo", "serve", "model", "encoder", "ship", "schedule", "evaluate", "dashboard", "verify", "doctor", "config"),
+)
 
 
 def type_in(*words: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

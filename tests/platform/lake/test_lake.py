@@ -271,7 +271,7 @@ def test_two_processes_that_both_think_they_are_the_shipper_append_each_batch_on
 def test_a_rewrite_loses_nothing_that_is_appended_meanwhile(lake: Lake) -> None:
     lake.append("interactions", rows("a", "b"))
     lake.append("interactions", rows("other day", at=NOON + 86_400_000_000))
-    interrupted: list[Callable[[], None]] = [lambda: lake.append("interactions", rows("meanwhile"))]
+    interrupted: list[Callable[[], object]] = [lambda: lake.append("interactions", rows("meanwhile"))]
 
     def without_b(table: pa.Table) -> pa.Table:
         if interrupted:
@@ -294,3 +294,20 @@ def test_joined_files_read_the_same_and_old_versions_stay(lake: Lake) -> None:
     lake.vacuum("interactions", 0)
     assert names(lake) == list("012345")
     assert len(list(Path(lake.uri).rglob("*.parquet"))) == 1
+
+
+def test_rows_that_stand_for_several_versions_are_refused_when_one_of_them_is_taken(lake: Lake) -> None:
+    assert lake.append("interactions", rows("1", "2"), app_id="windows", version=2, first=1)
+    assert not lake.append("interactions", rows("2", "3"), app_id="windows", version=3, first=2)
+    assert lake.append("interactions", rows("3", "4"), app_id="windows", version=4, first=3)
+    assert not lake.append("interactions", rows("4"), app_id="windows", version=4)
+    assert names(lake) == ["1", "2", "3", "4"]
+
+
+def test_files_and_where_they_start(lake: Lake) -> None:
+    assert lake.starts("interactions", "received_at") == {}
+    lake.append("interactions", rows("a", "b"))
+    lake.append("interactions", rows("c", at=NOON + 86_400_000_000))
+    assert sorted(lake.starts("interactions", "received_at").values()) == [NOON, NOON + 86_400_000_000]
+    # A column without statistics in the log.
+    assert set(lake.starts("interactions", "total_ms").values()) == {0}

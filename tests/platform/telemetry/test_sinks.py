@@ -159,13 +159,14 @@ class Faulty(Lake):
         super().__init__(uri)
         self.faults = faults
 
-    def append(self, table: str, rows: pa.Table, **options: Any) -> None:
+    def append(self, table: str, rows: pa.Table, **options: Any) -> bool:
         fault = next(self.faults, "none")
         if fault == "before":
             raise LakeUnavailable("told to fail")
-        super().append(table, rows, **options)
+        done = super().append(table, rows, **options)
         if fault == "after":
             raise LakeUnavailable("told to fail, too late")
+        return done
 
 
 @given(
