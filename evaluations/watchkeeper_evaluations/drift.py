@@ -28,8 +28,8 @@ from watchkeeper.settings import Settings
 from watchkeeper_evaluations import drift_report
 from watchkeeper_evaluations.case import Case, Finding, Verdict, bounds, during, inside
 from watchkeeper_evaluations.scorer import Scorer
-from watchkeeper_evaluations.toxic_share import NAME as TOXICITY
-from watchkeeper_evaluations.toxic_share import OUTPUT, PROMPT
+from watchkeeper_evaluations.scorers.toxicity import NAME as TOXICITY
+from watchkeeper_evaluations.scorers.toxicity import OUTPUT, PROMPT
 from watchkeeper_evaluations.two_sample import (
     TIMES,
     Distances,

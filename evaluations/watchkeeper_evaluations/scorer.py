@@ -69,6 +69,10 @@ class ScorerBroken(Exception):
     """Not one row of several could be scored, so that the fault is not the rows'. The message is one line."""
 
 
+class ScorerUnavailable(Exception):
+    """A scorer raises it when something that it needs is away, whatever the rows are. The message is one line."""
+
+
 @dataclass(frozen=True)
 class _Failed:
     error: str
@@ -77,8 +81,8 @@ class _Failed:
 def score(scorer: Scorer, batch: pa.Table, *, scored_at: Time, evaluation_id: str, replay: bool = False) -> pa.Table:
     """Rows of `interactions` → rows of `scores`: at least one for each, with `error` where it could not be scored.
 
-    Raises `ScorerBroken` when two or more rows were given and none could be scored: those rows stay unscored, so that they
-    are not given up for good because of a model that could not run today.
+    Raises `ScorerBroken` when two or more rows were given and none could be scored, and lets a `ScorerUnavailable` through:
+    those rows stay unscored, so that they are not given up for good because of a model that could not run today.
     """
     answers = _answers(scorer, batch)
     failed = [answer for answer in answers if isinstance(answer, _Failed)]
@@ -128,6 +132,8 @@ def _answer(scorer: Scorer, batch: pa.Table) -> list[Scores | _Failed] | _Failed
     # Any exception: whatever a scorer trips over must not take the other rows with it.
     try:
         answers = list(scorer.score(batch))
+    except ScorerUnavailable:
+        raise
     except Exception as error:
         return _Failed(" ".join(f"{type(error).__name__}: {error}".split())[:ERROR_LENGTH])
     if len(answers) != batch.num_rows:

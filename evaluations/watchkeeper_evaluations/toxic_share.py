@@ -1,68 +1,24 @@
 """The toxicity job: every prompt and answer scored, and the share of toxic answers held against a limit.
 
-Rows of `scores` for each request: `toxicity.prompt` and `toxicity.output`, always (null where there is no text), and one
-for each further label (`toxicity.output.threat`) that reaches `LABEL_FLOOR`: most texts have none, and ten rows of zeros
-for each request would say nothing.
-
 Fails when the share of answers with toxicity of at least `TOXIC` is above `LIMIT` for certain (the lower end of its 95%
 Clopper-Pearson interval is), warns when the share itself is, and passes otherwise. Prompts are reported beside: what users
-write does not fail the service. Knows nothing of how toxicity is judged (toxicity.py).
+write does not fail the service. Knows nothing of how toxicity is scored (scorers/toxicity.py).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
-
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
+from typing import Any, Final
 
 from watchkeeper.settings import Settings
 from watchkeeper_evaluations.case import Case, Finding, Verdict, bounds, during, inside
 from watchkeeper_evaluations.report import page
-from watchkeeper_evaluations.scorer import Score, Scorer, Scores, Value
+from watchkeeper_evaluations.scorer import Scorer
+from watchkeeper_evaluations.scorers.toxicity import NAME, OUTPUT, PROMPT, TOXIC, ToxicityScorer
 
-NAME: Final = "toxicity"
-PROMPT: Final = "toxicity.prompt"
-OUTPUT: Final = "toxicity.output"
-MAIN: Final = "toxicity"
-
-TOXIC: Final = 0.5
 LIMIT: Final = 0.02
-LABEL_FLOOR: Final = 0.1
 UNSCORED_LIMIT: Final = 0.1
 """When more than this share of the rows could not be scored, the rest is not what happened."""
 
 WORST: Final = 20
-
-
-class Judge(Protocol):
-    """What toxicity.py gives."""
-
-    @property
-    def version(self) -> str: ...
-    @property
-    def source(self) -> str: ...
-    def score(self, texts: Sequence[str]) -> Mapping[str, NDArray[np.float32]]: ...
-
-
-class ToxicityScorer:
-    """A judge of texts as a scorer of requests. A text that comes more than once in a batch is judged once."""
-
-    name = NAME
-    columns = ("prompt_text", "output_text")
-    scores = (Score(PROMPT), Score(OUTPUT, better="lower", flag_from=TOXIC))
-
-    def __init__(self, judge: Judge) -> None:
-        self._judge = judge
-        self.version = judge.version
-        self.source = judge.source
-
-    def score(self, batch: pa.Table) -> list[Scores]:
-        pairs = list(zip(*(batch.column(name).to_pylist() for name in self.columns), strict=True))
-        texts = list(dict.fromkeys(text for pair in pairs for text in pair if text and text.strip()))
-        labels = self._judge.score(texts) if texts else {}
-        said = {text: {label: float(values[row]) for label, values in labels.items()} for row, text in enumerate(texts)}
-        return [{**_named(PROMPT, said.get(prompt)), **_named(OUTPUT, said.get(output))} for prompt, output in pairs]
 
 
 class ToxicShare:
@@ -106,14 +62,6 @@ def interval(hits: int, count: int) -> tuple[float, float]:
 
 
 _NOTHING: Final[dict[str, float]] = {"n": 0, "toxic": 0}
-
-
-def _named(name: str, labels: Mapping[str, float] | None) -> dict[str, Value]:
-    """The scores of one text: the main one always, a further label where it says something."""
-    if labels is None:
-        return {name: None}
-    further = {f"{name}.{label}": value for label, value in labels.items() if label != MAIN and value >= LABEL_FLOOR}
-    return {name: labels[MAIN], **further}
 
 
 def _verdict(rows: int, failed: int, toxic: int, count: int, lower: float, upper: float) -> tuple[Verdict, str]:

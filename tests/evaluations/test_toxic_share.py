@@ -13,8 +13,9 @@ from watchkeeper.lake.interactions import microseconds, to_arrow
 from watchkeeper.lake.lake import Lake
 from watchkeeper.record import Record
 from watchkeeper_evaluations.case import Case, Finding
+from watchkeeper_evaluations.scorers.toxicity import ToxicityScorer
 from watchkeeper_evaluations.scores import score_window
-from watchkeeper_evaluations.toxic_share import ToxicityScorer, ToxicShare, interval
+from watchkeeper_evaluations.toxic_share import ToxicShare, interval
 from watchkeeper_evaluations.window import Window
 
 NOON = datetime(2026, 4, 1, 12, tzinfo=UTC)
