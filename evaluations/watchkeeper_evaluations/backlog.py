@@ -83,6 +83,20 @@ def has_unscored(lake: Lake, judged_by: str, window: Window) -> bool:
     )
 
 
+def half_assessed(lake: Lake, job: str, judged_by: str, since: datetime) -> list[Window]:
+    """The scheduled windows, judged since then, of which MLflow lacked traces of flagged scores."""
+    rows = lake.query(
+        "SELECT window_start, window_end, metrics FROM evaluations WHERE scheduled AND job = $job AND judged_by = $judges "
+        "AND evaluated_at >= make_timestamptz($since) AND date >= make_timestamptz($since)::DATE ORDER BY window_start",
+        {"job": job, "judges": judged_by, "since": microseconds(since)},
+    ).to_pylist()
+    return [
+        Window(row["window_start"], row["window_end"])
+        for row in rows
+        if msgspec.json.decode(row["metrics"]).get("assessed_later")
+    ]
+
+
 def scorers_of(judged_by: str) -> list[tuple[str, str]]:
     """Name and version of each scorer in it; the first word is the job."""
     parts: Sequence[tuple[str, str, str]] = [word.partition("@") for word in judged_by.split()[1:]]

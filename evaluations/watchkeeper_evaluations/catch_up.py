@@ -9,7 +9,7 @@ and makes no run.
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import chain
 from typing import Final
 
@@ -19,7 +19,10 @@ import pyarrow as pa
 from watchkeeper.lake.interactions import evaluation_row
 from watchkeeper.lake.lake import Lake
 from watchkeeper.settings import Settings
+from watchkeeper.tracking import Tracking
+from watchkeeper.tracking.assessments import Assessments
 from watchkeeper_evaluations import backlog
+from watchkeeper_evaluations.assessments import assess
 from watchkeeper_evaluations.backlog import Reach
 from watchkeeper_evaluations.job import EMPTY, JOBS, Slot, evaluate, judged_by
 from watchkeeper_evaluations.open_runs import settle
@@ -27,6 +30,9 @@ from watchkeeper_evaluations.scorer import Scorer
 from watchkeeper_evaluations.scores import score_window
 from watchkeeper_evaluations.timetable import Timetable
 from watchkeeper_evaluations.window import Window
+
+ASSESSED_FOR: Final = timedelta(days=1)
+"""For so long flagged scores are tried again whose trace MLflow did not have."""
 
 EMPTY_AT_ONCE: Final = 2000
 """Windows without requests that one commit records."""
@@ -104,6 +110,10 @@ class Lane:
     def finish(self) -> None:
         if self._order.judged_by is None:
             settle(self._settings, self._lake, self.name, self._clock())
+        if self._scorers:  # loaded, so something was judged: flagged scores whose trace came to MLflow since
+            since = self._clock() - ASSESSED_FOR
+            for window in backlog.half_assessed(self._lake, self.name, self.known or "", since):
+                self._assess(window)
 
     def _load(self) -> str:
         """The scorers, and who judges with them."""
@@ -136,6 +146,12 @@ class Lane:
                 clock=self._clock,
                 version=version,
             )
+        self._assess(window)
+
+    def _assess(self, window: Window) -> None:
+        mlflow = Assessments(Tracking(self._settings.mlflow.uri))
+        evaluation_id = f"{self.name}-late-{self._clock():%Y%m%dT%H%M%S}"
+        assess(self._lake, mlflow, self._scorers or (), window, evaluation_id=evaluation_id, at=self._clock())
 
     def _judge(self, number: int) -> str:
         judges = self._load()

@@ -19,6 +19,7 @@ from watchkeeper.lake.lake import Lake
 from watchkeeper.record import Record
 from watchkeeper.settings import Settings
 from watchkeeper.tracking import TrackingUnavailable
+from watchkeeper.tracking.assessments import Assessment, Held
 from watchkeeper_evaluations import backlog
 from watchkeeper_evaluations.backlog import Reach
 from watchkeeper_evaluations.catch_up import Order, Report, Stretch, catch_up, cut
@@ -41,14 +42,16 @@ class Judge:
     def score(self, texts: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         if "break" in texts:
             raise RuntimeError("broken")
-        return {"toxicity": np.zeros(len(texts), np.float32)}
+        return {"toxicity": np.array(["vile" in text for text in texts], np.float32)}
 
 
 class Runs:
-    """MLflow in memory: run id → status; or it is away."""
+    """MLflow in memory: run id → status, and assessments; or it is away, or has no trace yet."""
 
     def __init__(self) -> None:
         self.away = False
+        self.traceless = False
+        self.assessments: list[Assessment] = []
         self.status: dict[str, str] = {}
         self._lock = threading.Lock()
         self._numbers = itertools.count()
@@ -67,9 +70,15 @@ class Runs:
             self.status[run_id] = "FINISHED" if finish else "RUNNING"
         return run_id
 
-    def held(self, request_ids: Iterable[str]) -> dict[str, Any]:
-        assert not list(request_ids)  # nothing here is flagged
-        return {}
+    def held(self, request_ids: Iterable[str]) -> dict[str, list[Held]]:
+        return {
+            name: [Held(one.name, dict(one.metadata)) for one in self.assessments if one.request_id == name]
+            for name in request_ids
+            if not self.traceless
+        }
+
+    def create(self, assessment: Assessment) -> None:
+        self.assessments.append(assessment)
 
     def run_url(self, experiment_id: str, run_id: str) -> str:
         return f"{experiment_id}/{run_id}"
@@ -80,6 +89,8 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
     runs = Runs()
     monkeypatch.setattr(job_module, "Tracking", runs)
     monkeypatch.setattr(job_module, "Assessments", lambda runs: runs)
+    monkeypatch.setattr(module, "Tracking", runs)
+    monkeypatch.setattr(module, "Assessments", lambda runs: runs)
     monkeypatch.setattr(job_module, "finish_run", lambda runs, run_id, at: runs.status.update({run_id: "FINISHED"}))
     monkeypatch.setattr(job_module, "delete_run", lambda runs, run_id: runs.status.pop(run_id))
     monkeypatch.setattr(module, "settle", lambda *arguments: None)
@@ -175,6 +186,21 @@ def test_rows_that_came_late_are_scored_and_the_window_is_not_judged_again(setti
     loaded = Judge.loaded
     work(settings, Order(TOXICITY, judges, microseconds(NOON)))
     assert Judge.loaded == loaded
+
+
+def test_flagged_scores_are_assessed_once_their_trace_is_there_and_late_ones_too(settings: Settings, runs: Runs) -> None:
+    fill(settings, 0.5, text="vile")
+    runs.traceless = True
+    work(settings, *fresh(TOXICITY), hours=1)
+    assert runs.assessments == []
+    runs.traceless = False
+    judges = "toxicity@1 toxicity@judge-1"
+    fill(settings, 1.5)
+    work(settings, Order(TOXICITY, judges, None), hours=2)
+    assert len(runs.assessments) == 1
+    fill(settings, 0.7, text="vile")
+    work(settings, Order(TOXICITY, judges, microseconds(NOON)), hours=2)
+    assert len({one.request_id for one in runs.assessments}) == len(runs.assessments) == 2
 
 
 def test_a_job_that_fails_stops_at_its_window_and_takes_no_other_with_it(settings: Settings, runs: Runs) -> None:

@@ -249,6 +249,46 @@ def test_drift_compares_with_the_window_before(settings: Settings, runs: Runs) -
     assert run(settings, "toxicity").reference is None
 
 
+def test_a_verdict_that_turns_is_an_alert_and_comes_back(settings: Settings, runs: Runs) -> None:
+    fill(settings, 0, 40, output="vile")
+    failed = run(settings)
+    (fired,) = rows(settings, "alerts")
+    assert (failed.verdict, fired["event"], fired["evaluation_id"]) == ("fail", "fired", failed.evaluation_id)
+    assert (fired["reason"], fired["job"]) == (failed.reason, "toxicity")
+    assert msgspec.json.decode(fired["evidence"])["run_url"] == failed.run_url
+    run(settings)
+    assert len(rows(settings, "alerts")) == 1
+    fill(settings, 3600, 3640)
+    later = Window(WINDOW.end, WINDOW.end + HOUR)
+    assert evaluate(settings, "toxicity", later, now=later.end).verdict == "pass"
+    assert sorted(row["event"] for row in rows(settings, "alerts")) == ["fired", "resolved"]
+
+
+def test_an_alert_has_no_words_of_users(settings: Settings, runs: Runs) -> None:
+    def say(start: int, text: str) -> None:
+        at = [microseconds(NOON + timedelta(seconds=start + number)) for number in range(100)]
+        records = [
+            Record(request_id=f"{t:032x}", received_at=t, prompt_text=f"{text} {t % 7}", output_text="fine") for t in at
+        ]
+        Lake(settings.lake_uri).append("interactions", to_arrow(records))
+
+    say(-3600, "how many days of holiday are left")
+    say(0, "the diagnosis of my illness")
+    done = run(settings, "drift")
+    assert done.verdict == "fail"
+    assert "diagnosis" in done.reason
+    (fired,) = rows(settings, "alerts")
+    assert "prompt_text (AUC" in fired["reason"]
+    assert "diagnosis" not in str(fired)
+
+
+def test_a_reference_that_overlaps_the_window_is_no_evidence(settings: Settings, runs: Runs) -> None:
+    fill(settings, 0, 40)
+    done = run(settings, "drift", reference=Window(NOON - HOUR, NOON + timedelta(minutes=1)))
+    assert done.verdict == "unknown"
+    assert "compared with themselves" in done.reason
+
+
 @pytest.mark.servers
 def test_with_a_real_mlflow_and_evidently(
     settings: Settings, tmp_path: Path, free_port: Callable[[], int], run_process: Callable[..., Any]
