@@ -23,8 +23,8 @@ from watchkeeper_evaluations.dataset import (
     add,
     create,
     freeze,
+    listed,
     load,
-    stored,
 )
 from watchkeeper_evaluations.dataset.case import digest
 from watchkeeper_evaluations.dataset.dataset import home, merged
@@ -123,8 +123,8 @@ def test_a_frozen_dataset_takes_nothing_and_freezing_again_changes_nothing(track
     assert freeze(tracking, settings, "ice") == made == load(tracking, settings, "ice")
     with pytest.raises(DatasetFrozen, match="'ice' is frozen"):
         add(tracking, settings, "ice", [case("Where?")])
-    [listed] = [each for each in stored(tracking, settings) if each.name == "ice"]
-    assert (listed.count, listed.tags) == (2, {"watchkeeper.frozen": made.digest})
+    [found] = [each for each in listed(tracking, settings) if each.name == "ice"]
+    assert (found.cases, found.frozen, found.tags, found.url) == (2, made.digest, {}, made.url)
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,16 @@ from watchkeeper_evaluations.dataset.dataset import (
     DatasetExists,
     DatasetFrozen,
     DatasetUnknown,
+    Listed,
     add,
     create,
     freeze,
+    listed,
     load,
-    stored,
 )
+from watchkeeper_evaluations.dataset.filter import FilterError
+from watchkeeper_evaluations.dataset.jsonl import Imported, export_jsonl, import_jsonl
+from watchkeeper_evaluations.dataset.traces import Taken, from_requests, from_traces
 
 __all__ = [
     "Added",
@@ -25,9 +29,17 @@ __all__ = [
     "DatasetExists",
     "DatasetFrozen",
     "DatasetUnknown",
+    "FilterError",
+    "Imported",
+    "Listed",
+    "Taken",
     "add",
     "create",
+    "export_jsonl",
     "freeze",
+    "from_requests",
+    "from_traces",
+    "import_jsonl",
+    "listed",
     "load",
-    "stored",
 ]

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
@@ -66,6 +67,17 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return digest(self.cases)
 
 
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """A dataset without its cases. `cases`: how many it has; `frozen`: the digest that was written down, if it was."""
+
+    name: str
+    cases: int
+    frozen: str | None
+    tags: dict[str, str]
+    created_at: datetime
+    url: str
+
+
 class Added(msgspec.Struct, frozen=True, kw_only=True):
     """`added` cases are new, `filled` had no reference answer and have one now, `already` were there."""
 
@@ -80,9 +92,19 @@ def home(settings: Settings) -> str:
     return f"{settings.mlflow.experiment}-experiments"
 
 
-def stored(tracking: Tracking, settings: Settings) -> list[Stored]:
-    """All datasets, by name, without their cases. Raises `TrackingUnavailable`."""
-    return Datasets(tracking, home(settings)).all()
+def listed(tracking: Tracking, settings: Settings) -> list[Listed]:
+    """All datasets, by name. Raises `TrackingUnavailable`."""
+    return [
+        Listed(
+            name=found.name,
+            cases=found.count,
+            frozen=found.tags.get(FROZEN),
+            tags=_tags(found),
+            created_at=found.created_at,
+            url=found.url,
+        )
+        for found in Datasets(tracking, home(settings)).all()
+    ]
 
 
 def load(tracking: Tracking, settings: Settings, name: str) -> Dataset:
@@ -103,9 +125,12 @@ def create(
 ) -> Added:
     """A new dataset of these cases. Raises `DatasetExists`, and what `add` and `freeze` raise."""
     datasets = Datasets(tracking, home(settings))
+    given = _consistent(cases)
+    if frozen and not given:
+        raise DatasetError(f"dataset {name!r} would have no cases: there is nothing to freeze")
     with _alone(settings):
         _make(datasets, name, tags or {})
-        added = _add(datasets, name, cases)
+        added = _add(datasets, name, given)
         return msgspec.structs.replace(added, dataset=_freeze(datasets, name)) if frozen else added
 
 
@@ -116,10 +141,11 @@ def add(tracking: Tracking, settings: Settings, name: str, cases: Iterable[Case]
     `TrackingUnavailable`, and a `DatasetError` where a case has another reference answer already: then nothing is written.
     """
     datasets = Datasets(tracking, home(settings))
+    given = _consistent(cases)
     with _alone(settings):
         if make and datasets.find(_named(name)) is None:
             _make(datasets, name, {})
-        return _add(datasets, name, cases)
+        return _add(datasets, name, given)
 
 
 def freeze(tracking: Tracking, settings: Settings, name: str) -> Dataset:
@@ -156,7 +182,14 @@ def merged(cases: Iterable[Case], known: Mapping[str, Case]) -> tuple[list[Case]
     return list(new.values()), list(filled.values()), already - len(filled)
 
 
-def _add(datasets: Datasets, name: str, cases: Iterable[Case]) -> Added:
+def _consistent(cases: Iterable[Case]) -> list[Case]:
+    """The cases, once it is sure that they do not contradict each other: before a dataset is made for them."""
+    given = list(cases)
+    merged(given, {})
+    return given
+
+
+def _add(datasets: Datasets, name: str, cases: Sequence[Case]) -> Added:
     before = _load(datasets, _found(datasets, name))
     if before.frozen:
         raise DatasetFrozen(f"dataset {name!r} is frozen: it takes no more cases; make another one with `dataset create`")
@@ -200,7 +233,7 @@ def _load(datasets: Datasets, found: Stored) -> Dataset:
         name=found.name,
         frozen=FROZEN in found.tags,
         cases=_cases(datasets.read(found.dataset_id), found.name),
-        tags={key: value for key, value in found.tags.items() if key != FROZEN},
+        tags=_tags(found),
         url=found.url,
     )
     if dataset.frozen and dataset.digest != found.tags[FROZEN]:
@@ -209,6 +242,10 @@ def _load(datasets: Datasets, found: Stored) -> Dataset:
             f"frozen was {found.tags[FROZEN][:12]}"
         )
     return dataset
+
+
+def _tags(found: Stored) -> dict[str, str]:
+    return {key: value for key, value in found.tags.items() if key != FROZEN}
 
 
 def _named(name: str) -> str:

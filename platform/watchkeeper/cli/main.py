@@ -4,12 +4,13 @@ Exit codes everywhere: 0 good, 1 the thing asked about is bad, 2 wrong use (one 
 """
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from watchkeeper.cli import output
+from watchkeeper.cli.dataset import app as dataset
+from watchkeeper.cli.options import ASK, IMPROVE, ONE_PROCESS, WHOLE, Config, Data, Json, example
 
 app = typer.Typer(
     name="watchkeeper",
@@ -20,18 +21,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Config = Annotated[Path | None, typer.Option("--config", help="Settings file (default: watchkeeper.toml here, if any).")]
-Data = Annotated[Path | None, typer.Option("--data", help="Data folder (default: from the settings, ./.watchkeeper).")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, all else on stderr.")]
-
-ONE_PROCESS = "One process"
-WHOLE = "Everything at once"
-ASK = "Ask"
-
-
-def example(line: str) -> str:
-    """The last line of a command's help."""
-    return f"Example: {line}"
+app.add_typer(dataset, name="dataset", rich_help_panel=IMPROVE)
 
 
 @app.command(rich_help_panel=WHOLE, epilog=example("watchkeeper up --config watchkeeper.toml"))
