@@ -89,6 +89,12 @@ class Gateway(Section):
     max_body_bytes: Annotated[int, Field(ge=1_000)] = 2_000_000
     max_in_flight: Annotated[int, Field(ge=1)] = 256
 
+    @property
+    def url(self) -> str:
+        """Where a process on this machine finds it: bound to every address, it answers on loopback too."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
 
 class Price(Section):
     """USD per million tokens."""

@@ -90,9 +90,17 @@ class Reader:
         self._app = app
         self.http = app.server.test_client()
 
-    def fire(self, output: str, **values: Any) -> dict[str, Any]:
+    def fire(self, output: str, *, changed: str | None = None, **values: Any) -> dict[str, Any]:
         """Fires the callback that has `output` (`id.property`) with inputs and states named `id_property`; dashes and dots
-        in them become underscores. Returns the answer: `response` (by id) and `sideUpdate`; {} when nothing is updated."""
+        in them become underscores. `changed`: the input (`id.property`) that fires it, if not the first. Returns the
+        answer: `response` (by id) and `sideUpdate`; {} when nothing is updated."""
+        body = self.body(output, changed=changed, **values)
+        answer = self.http.post("/_dash-update-component", json=body)
+        assert answer.status_code in (200, 204), answer.data[:500]
+        return json.loads(answer.data) if answer.data else {}
+
+    def body(self, output: str, *, changed: str | None = None, **values: Any) -> dict[str, Any]:
+        """What the browser posts to fire a callback."""
         key = next(key for key in self._app.callback_map if output in key)
         spec = self._app.callback_map[key]
         given = {
@@ -102,15 +110,12 @@ class Reader:
             for kind in ("inputs", "state")
         }
         outputs = [_wire(name) for name in key.strip(".").split("...")]
-        body = {
+        return {
             "output": key,
             "outputs": outputs if key.startswith("..") else outputs[0],
-            "changedPropIds": [f"{given['inputs'][0]['id']}.{given['inputs'][0]['property']}"],
+            "changedPropIds": [changed or f"{given['inputs'][0]['id']}.{given['inputs'][0]['property']}"],
             **given,
         }
-        answer = self.http.post("/_dash-update-component", json=body)
-        assert answer.status_code in (200, 204), answer.data[:500]
-        return json.loads(answer.data) if answer.data else {}
 
 
 def _wire(name: str) -> dict[str, Any]:

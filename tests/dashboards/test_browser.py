@@ -45,7 +45,12 @@ def answers(address: str) -> bool:
 
 def start(folder: Path, port: int) -> subprocess.Popen[bytes]:
     """`run()` in a process of its own, as `watchkeeper dashboard` does it."""
-    settings = {"DATA": str(folder), "DASHBOARD__PORT": str(port), "MLFLOW__URI": f"http://127.0.0.1:{free_port()}"}
+    settings = {
+        "DATA": str(folder),
+        "DASHBOARD__PORT": str(port),
+        "GATEWAY__PORT": str(free_port()),  # nobody answers there
+        "MLFLOW__URI": f"http://127.0.0.1:{free_port()}",
+    }
     code = "from watchkeeper.settings import load; from watchkeeper_dashboards.app import run; run(load())"
     server = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -255,6 +260,23 @@ def test_rows_are_ticked_by_mouse_and_key_and_stay_ticked(visit: Any, house: Any
     page.wait_for_timeout(11_000)
     expect(add).to_be_enabled()
     expect(page.locator(".ag-row-selected")).to_have_count(2)
+    assert complaints.found == []
+
+
+@SCHEMES
+def test_a_thumb_that_the_gateway_cannot_take_says_so_and_keeps_the_comment(visit: Any, house: Any, scheme: str) -> None:
+    page, complaints = visit(f"/traces/{house.records[3].request_id}", scheme)
+    comment = page.get_by_label("Comment, if you like")
+    comment.fill("cites the wrong year")
+    up, down = page.get_by_role("button", name="Good answer"), page.get_by_role("button", name="Bad answer")
+    mask = "element => getComputedStyle(element.querySelector('.wk-icon')).maskImage"
+    assert up.evaluate(mask) != down.evaluate(mask) != "none"
+    down.click()
+    expect(page.get_by_role("alert").filter(has_text="The gateway does not answer at http://127.0.0.1")).to_be_visible()
+    expect(comment).to_have_value("cites the wrong year")
+    expect(down).to_be_enabled()
+    page.set_viewport_size({"width": 390, "height": 800})
+    wait_until(page, "document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     assert complaints.found == []
 
 

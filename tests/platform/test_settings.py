@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from watchkeeper.settings import Settings, SettingsError, load, seconds
+from watchkeeper.settings import Gateway, Settings, SettingsError, load, seconds
 
 
 def write(folder: Path, text: str) -> Path:
@@ -126,3 +126,8 @@ def test_jobs_that_are_given_are_all_there_are(tmp_path: Path) -> None:
     )
     (job,) = load(file).jobs
     assert (job.every, job.window_s) == (None, 86_400)
+
+
+def test_a_gateway_on_every_address_is_asked_at_loopback() -> None:
+    urls = [Gateway(host=host, port=80).url for host in ("0.0.0.0", "::", "::1", "10.0.0.5")]
+    assert urls == ["http://127.0.0.1:80", "http://[::1]:80", "http://[::1]:80", "http://10.0.0.5:80"]

@@ -17,7 +17,7 @@ from dash.development.base_component import Component
 from watchkeeper.lake import reading
 from watchkeeper.lake.rollup import status_of
 from watchkeeper.record import Record
-from watchkeeper_dashboards import parts, shell, units
+from watchkeeper_dashboards import feedback, parts, shell, units
 from watchkeeper_dashboards.evidence import Row
 from watchkeeper_dashboards.figures import STAGE_LABELS
 from watchkeeper_dashboards.page import Page, Sources
@@ -34,11 +34,13 @@ _SCORES: Final = (
 
 
 def layout(sources: Sources, request_id: str) -> Component:
-    return shell.live("trace", dcc.Store(id="trace-id", data=request_id), html.Div(id="trace-body"))
+    said = [feedback.card(sources.settings)] if _ID.fullmatch(_named(request_id)) else []
+    return shell.live("trace", dcc.Store(id="trace-id", data=request_id), html.Div(id="trace-body"), *said)
 
 
 def register(app: Dash, sources: Sources) -> None:
     shell.keep_ticking(app, "trace")
+    feedback.register(app, sources)
 
     @app.callback(
         Output("trace-body", "children"),
@@ -49,7 +51,7 @@ def register(app: Dash, sources: Sources) -> None:
     )
     def read(request_id: str, _: object, search: str | None) -> Component:
         began = time.perf_counter()
-        wanted = request_id.strip().lower().removeprefix("tr-")
+        wanted = _named(request_id)
         back = html.Div(
             shell.link([parts.icon("arrow-left"), "Traces"], f"/traces{search or ''}", class_name="wk-back"),
         )
@@ -59,6 +61,11 @@ def register(app: Dash, sources: Sources) -> None:
         body = [_not_yet(wanted)] if found is None else _body(sources, found)
         shell.report_success(sources.now(), time.perf_counter() - began)
         return html.Div([back, *body])
+
+
+def _named(text: str) -> str:
+    """A request id as the lake has it, however it is written in the address."""
+    return text.strip().lower().removeprefix("tr-")
 
 
 def _no_id(text: str) -> Component:
