@@ -4,7 +4,7 @@ All of it is cheap to ask, so that a tick with nothing to do costs milliseconds 
 scorers but their names, nor of processes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -77,9 +77,9 @@ def late_window(now: datetime, since: int, judged_until: int) -> Window | None:
 
 def has_unscored(lake: Lake, judged_by: str, window: Window) -> bool:
     """Whether some row of the window lacks a score of one of the scorers that `judged_by` names."""
-    return any(
-        unscored(lake, name, version, window.start, window.end, columns=["request_id"], limit=1).num_rows
-        for name, version in scorers_of(judged_by)
+    scorers = scorers_of(judged_by)
+    return bool(scorers) and bool(
+        unscored(lake, scorers, window.start, window.end, columns=["request_id"], limit=1).num_rows
     )
 
 
@@ -97,10 +97,9 @@ def half_assessed(lake: Lake, job: str, judged_by: str, since: datetime) -> list
     ]
 
 
-def scorers_of(judged_by: str) -> list[tuple[str, str]]:
-    """Name and version of each scorer in it; the first word is the job."""
-    parts: Sequence[tuple[str, str, str]] = [word.partition("@") for word in judged_by.split()[1:]]
-    return [(name, version) for name, _, version in parts]
+def scorers_of(judged_by: str) -> list[str]:
+    """name@version of each scorer in it; the first word is the job."""
+    return judged_by.split()[1:]
 
 
 def earliest(starts: Iterable[int], before: int) -> int | None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from watchkeeper.lake.interactions import microseconds
 from watchkeeper.lake.lake import Lake
+from watchkeeper.settings import Objectives
 from watchkeeper_evaluations.window import Window
 
 Verdict = Literal["pass", "warn", "fail", "unknown"]
@@ -32,13 +33,14 @@ class Finding:
 @dataclass(frozen=True)
 class Case:
     """`version`: of `interactions`, so that rows which arrive meanwhile do not change the case. `min_n`: fewer rows are no
-    evidence."""
+    evidence. `objectives`: what the settings ask for."""
 
     lake: Lake
     window: Window
     reference: Window | None
     version: int | None
     min_n: int
+    objectives: Objectives = field(default_factory=Objectives)
 
     def query(self, sql: str, parameters: Mapping[str, Any]) -> pa.Table:
         """`sql` with `interactions` as it was at the case's version."""

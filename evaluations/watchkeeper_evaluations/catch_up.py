@@ -136,16 +136,14 @@ class Lane:
         if window is None or not backlog.has_unscored(self._lake, judges, window):
             return
         self._load()
-        version = self._lake.version("interactions")
-        for scorer in self._scorers or ():
-            score_window(
-                self._lake,
-                scorer,
-                window,
-                evaluation_id=f"{self.name}-late-{now:%Y%m%dT%H%M%S}",
-                clock=self._clock,
-                version=version,
-            )
+        score_window(
+            self._lake,
+            self._scorers or (),
+            window,
+            evaluation_id=f"{self.name}-late-{now:%Y%m%dT%H%M%S}",
+            clock=self._clock,
+            version=self._lake.version("interactions"),
+        )
         self._assess(window)
 
     def _assess(self, window: Window) -> None:

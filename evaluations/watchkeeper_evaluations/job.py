@@ -30,6 +30,9 @@ from watchkeeper_evaluations import alerts
 from watchkeeper_evaluations.assessments import assess
 from watchkeeper_evaluations.case import Case, Finding, Verdict
 from watchkeeper_evaluations.drift import Drift
+from watchkeeper_evaluations.latency import Latency
+from watchkeeper_evaluations.quality import Quality
+from watchkeeper_evaluations.safety import Safety
 from watchkeeper_evaluations.scorer import Scorer, identity
 from watchkeeper_evaluations.scores import score_window
 from watchkeeper_evaluations.toxic_share import ToxicShare
@@ -56,7 +59,7 @@ class Job(Protocol):
     def judge(self, case: Case, scorers: Sequence[Scorer]) -> Finding: ...
 
 
-_ALL: Final[tuple[Job, ...]] = (ToxicShare(), Drift())
+_ALL: Final[tuple[Job, ...]] = (ToxicShare(), Quality(), Safety(), Latency(), Drift())
 JOBS: Final = {job.name: job for job in _ALL}
 """By name, in the order in which `all` runs them."""
 
@@ -120,8 +123,8 @@ def evaluate(
     scheduled evaluation, whose window has reached the lake; it is recorded once, whoever else is at it. `lake`: opened
     already.
 
-    Raises `ValueError` for a job that is not there, `TrackingUnavailable`, `LakeUnavailable`, `ScorerBroken`, and what
-    loading the scorer raises (`WeightsMissing`, `JudgeUnavailable`): all with one line.
+    Raises `ValueError` for a job that is not there, `TrackingUnavailable`, `LakeUnavailable`, `ScorerBroken`,
+    `ScorerUnavailable`, and what loading the scorer raises (`WeightsMissing`, `JudgeUnavailable`): all with one line.
     """
     chosen = JOBS.get(job)
     if chosen is None:
@@ -130,16 +133,12 @@ def evaluate(
     complete = slot is not None or _wait(settings, window, wait_s, clock, sleep)
     lake = lake or Lake(settings.lake_uri, settings.lake.storage_options)
     against = (reference or window.previous) if chosen.compares else None
-    case = Case(lake, window, against, lake.version("interactions"), min_n or settings.evaluations.min_n)
+    case = Case(
+        lake, window, against, lake.version("interactions"), min_n or settings.evaluations.min_n, settings.objectives
+    )
     n = case.rows(window)
     scorers = slot.scorers if slot else chosen.scorers(settings) if n else ()
-    scored = max(
-        (
-            score_window(lake, scorer, window, evaluation_id=evaluation_id, clock=clock, version=case.version)
-            for scorer in scorers
-        ),
-        default=0,
-    )
+    scored = score_window(lake, scorers, window, evaluation_id=evaluation_id, clock=clock, version=case.version)
     found = _judged(chosen, case, scorers, n, complete, wait_s)
     if scorers:
         mlflow = Assessments(Tracking(settings.mlflow.uri))

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from watchkeeper.settings import Settings
 from watchkeeper_evaluations.case import Case, Finding, Verdict, bounds, during, inside
+from watchkeeper_evaluations.interval import clopper_pearson
 from watchkeeper_evaluations.report import page
 from watchkeeper_evaluations.scorer import Scorer
 from watchkeeper_evaluations.scorers.toxicity import NAME, OUTPUT, PROMPT, TOXIC, ToxicityScorer
@@ -40,7 +41,7 @@ class ToxicShare:
         rows, failed = case.rows(case.window), measured.pop("errors")
         output = measured.get(OUTPUT, _NOTHING)
         count, toxic = int(output["n"]), int(output["toxic"])
-        lower, upper = interval(toxic, count)
+        lower, upper = clopper_pearson(toxic, count)
         metrics = {f"{name}.{key}": value for name, values in measured.items() for key, value in values.items()}
         metrics |= {f"{OUTPUT}.lower": lower, f"{OUTPUT}.upper": upper, "errors": failed}
         verdict, reason = _verdict(rows, int(failed), toxic, count, lower, upper)
@@ -50,15 +51,6 @@ class ToxicShare:
         title = f"Toxicity, {case.window}"
         html = page(title, f"{verdict}: {reason}", {"What was measured": _table(measured), "The most toxic": worst})
         return Finding(verdict, reason, metrics, rule, {"report.html": html, "report.json": body})
-
-
-def interval(hits: int, count: int) -> tuple[float, float]:
-    """Clopper and Pearson's 95% interval of a share; [0, 1] of nothing. It takes the rows for independent."""
-    from scipy.special import betaincinv
-
-    lower = float(betaincinv(hits, count - hits + 1, 0.025)) if hits else 0.0
-    upper = float(betaincinv(hits + 1, count - hits, 0.975)) if hits < count else 1.0
-    return lower, upper
 
 
 _NOTHING: Final[dict[str, float]] = {"n": 0, "toxic": 0}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as EnvError
 
@@ -58,6 +58,15 @@ def _utc(at: datetime) -> datetime:
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at
 
 
+def _or_false(value: object) -> object:
+    """`false` is no objective (TOML has no null); `true` is nothing."""
+    if value is False or (isinstance(value, str) and value.lower() == "false"):
+        return None
+    if value is True:
+        raise ValueError("is a number, or false for no objective")
+    return value
+
+
 def _reference(value: str) -> str:
     if value == "previous":
         return value
@@ -73,6 +82,8 @@ Duration = Annotated[str, AfterValidator(_duration)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 JobName = Literal["toxicity", "quality", "safety", "latency", "drift"]
 Home = Annotated[Path, AfterValidator(Path.expanduser)]
+Share = Annotated[Annotated[float, Field(ge=0, le=1)] | None, BeforeValidator(_or_false)]
+Milliseconds = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_or_false)]
 
 
 class Section(BaseModel):
@@ -187,6 +198,33 @@ class Evaluations(Section):
     toxicity: str = "embedded"
 
 
+class Objectives(Section):
+    """What the jobs quality, safety and latency hold a window against; what is false is measured and not judged.
+
+    At least: the mean of `relevance` and `support`, the shares of answers that are `grounded` and in the prompt's language
+    (`language_match`). At most: the mean of `repetition`, the shares of `refusal` and `truncated`; of requests that some
+    guard could not judge (`unjudged`); of answers that a guard blocked or flagged (`outputs_blocked`, `outputs_flagged`);
+    of requests that failed (`errors`); the 95th percentiles of the whole request, the first token, the time per token and
+    what is not generation.
+    """
+
+    relevance: Share = 0.3
+    support: Share = None
+    grounded: Share = 0.5
+    language_match: Share = 0.9
+    repetition: Share = 0.2
+    refusal: Share = 0.2
+    truncated: Share = None
+    unjudged: Share = 0.1
+    outputs_blocked: Share = 0.1
+    outputs_flagged: Share = None
+    errors: Share = 0.05
+    total_p95_ms: Milliseconds = 30_000
+    ttft_p95_ms: Milliseconds = 10_000
+    tpot_p95_ms: Milliseconds = None
+    overhead_p95_ms: Milliseconds = 1_000
+
+
 class ScheduledJob(Section):
     """When a job looks, and at what: contiguous windows as long as `window`, at ticks that come `every` so often, or by
     `cron` (five fields, UTC). `reference`: what drift compares with. `min_n` None: that of `evaluations`."""
@@ -257,6 +295,7 @@ class Settings(BaseSettings):
     mlflow: Mlflow = Mlflow()
     lake: Lake = Lake()
     evaluations: Evaluations = Evaluations()
+    objectives: Objectives = Objectives()
     jobs: Annotated[tuple[ScheduledJob, ...], AfterValidator(_once_each)] = DEFAULT_JOBS
     alerts: Alerts = Alerts()
     dashboard: Dashboard = Dashboard()

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 import watchkeeper_evaluations.job as module
 from watchkeeper.lake.interactions import microseconds, to_arrow
 from watchkeeper.lake.lake import Lake
-from watchkeeper.record import Origin, Record
-from watchkeeper.settings import Mlflow, Settings
+from watchkeeper.record import Origin, Record, Verdict
+from watchkeeper.settings import Mlflow, Settings, Stages
 from watchkeeper.tracking import Tracking, TrackingUnavailable, server_command
 from watchkeeper.tracking.assessments import Assessment, Held
 from watchkeeper_evaluations.job import JOBS, Evaluation, evaluate
@@ -82,7 +82,8 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setattr("watchkeeper_evaluations.toxicity.load", lambda settings: Judge())
-    return Settings(data=tmp_path)
+    """Without an encoder, and so without relevance."""
+    return Settings(data=tmp_path, stages=Stages(embed=False))
 
 
 def fill(settings: Settings, start: int, stop: int, *, output: str = "fine", source: Origin = "gateway") -> None:
@@ -93,6 +94,7 @@ def fill(settings: Settings, start: int, stop: int, *, output: str = "fine", sou
             prompt_text=f"hello {number % 50}",
             output_text=output,
             source=source,
+            verdicts=(Verdict("pii", "output", "none", "pass", None, "", "1"),),
         )
         for number in range(start, stop)
     ]
@@ -236,8 +238,8 @@ def test_a_window_that_never_gets_there_is_unknown_but_scored(
 
 
 def test_a_job_that_is_not_there_names_those_that_are(settings: Settings) -> None:
-    with pytest.raises(ValueError, match="no job 'quality'; there is toxicity, drift"):
-        run(settings, "quality")
+    with pytest.raises(ValueError, match="no job 'astrology'; there is toxicity, quality, safety, latency, drift"):
+        run(settings, "astrology")
 
 
 def test_drift_compares_with_the_window_before(settings: Settings, runs: Runs) -> None:

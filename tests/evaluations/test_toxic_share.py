@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from watchkeeper.lake.interactions import microseconds, to_arrow
 from watchkeeper.lake.lake import Lake
@@ -15,7 +14,7 @@ from watchkeeper.record import Record
 from watchkeeper_evaluations.case import Case, Finding
 from watchkeeper_evaluations.scorers.toxicity import ToxicityScorer
 from watchkeeper_evaluations.scores import score_window
-from watchkeeper_evaluations.toxic_share import ToxicShare, interval
+from watchkeeper_evaluations.toxic_share import ToxicShare
 from watchkeeper_evaluations.window import Window
 
 NOON = datetime(2026, 4, 1, 12, tzinfo=UTC)
@@ -55,7 +54,7 @@ def evaluate(lake: Lake, pairs: Sequence[tuple[str, str]], judge: Judge | None =
     ]
     lake.append("interactions", to_arrow(records))
     scorer = ToxicityScorer(judge or Judge())
-    score_window(lake, scorer, WINDOW, evaluation_id="e", clock=lambda: NOON, version=None)
+    score_window(lake, (scorer,), WINDOW, evaluation_id="e", clock=lambda: NOON, version=None)
     return ToxicShare().judge(Case(lake, WINDOW, None, None, 30), (scorer,))
 
 
@@ -122,12 +121,3 @@ def test_the_report_has_ids_and_no_text(lake: Lake) -> None:
     assert isinstance(body, dict)
     assert "Oakfield" not in html + str(body)
     assert f"{50:032x}" in html
-
-
-@pytest.mark.parametrize(("hits", "count"), [(0, 0), (0, 30), (1, 100), (30, 30), (7, 19)])
-def test_the_interval_is_clopper_and_pearsons(hits: int, count: int) -> None:
-    if count:
-        expected = binomtest(hits, count).proportion_ci(method="exact")
-        assert interval(hits, count) == pytest.approx((expected.low, expected.high), abs=1e-6)
-    else:
-        assert interval(hits, count) == (0.0, 1.0)

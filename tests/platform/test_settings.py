@@ -69,6 +69,10 @@ def test_one_setting_replaces_the_embedded_model(tmp_path: Path) -> None:
         ('[[jobs]]\njob="drift"\nevery="1h"\nmin_n=0\n', 4, "jobs.0.min_n"),
         ('[[jobs]]\njob="drift"\nevery="1h"\n[[jobs]]\njob="drift"\nevery="2h"\n', 1, "jobs"),
         ('[alerts]\nwebhook="example.org"\n', 2, "alerts.webhook"),
+        ("[objectives]\nrelevance = 0.2\ngrounded = 1.2\n", 3, "objectives.grounded"),
+        ("[objectives]\ngrounded = true\n", 2, "objectives.grounded"),
+        ("[objectives]\ntotal_p95_ms = 0\n", 2, "objectives.total_p95_ms"),
+        ("[objectives]\ntoxicity = 0.1\n", 2, "objectives.toxicity"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_line_with_file_line_and_key(tmp_path: Path, text: str, line: int, key: str) -> None:
@@ -96,6 +100,14 @@ def test_a_wrong_variable_is_named(name: str, monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv(name, "abc")
     with pytest.raises(SettingsError, match=name):
         load()
+
+
+def test_an_objective_is_a_number_or_false_and_false_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = load(write(tmp_path, "[objectives]\ngrounded = false\ntruncated = 0.3\ntotal_p95_ms = 2000\n")).objectives
+    assert (asked.grounded, asked.truncated, asked.total_p95_ms, asked.relevance) == (None, 0.3, 2000, 0.3)
+    monkeypatch.setenv("WATCHKEEPER_OBJECTIVES__RELEVANCE", "false")
+    monkeypatch.setenv("WATCHKEEPER_OBJECTIVES__REFUSAL", "0.4")
+    assert (load().objectives.relevance, load().objectives.refusal) == (None, 0.4)
 
 
 def test_settings_are_frozen() -> None:

@@ -122,7 +122,7 @@ def dashboard(config: Config = None, data: Data = None) -> None:
 
 @app.command(rich_help_panel=ASK, epilog=example("watchkeeper evaluate drift --last 1h --reference previous"))
 def evaluate(
-    job: Annotated[str, typer.Argument(help="toxicity, drift, or all.")],
+    job: Annotated[str, typer.Argument(help="toxicity, quality, safety, latency, drift, or all.")],
     last: Annotated[str | None, typer.Option("--last", help="The window: this long until now (5m, 1h, 7d).")] = None,
     since: Annotated[str | None, typer.Option("--since", help="The window's start (ISO 8601; UTC without a zone).")] = None,
     until: Annotated[str | None, typer.Option("--until", help="The window's end (not in it).")] = None,

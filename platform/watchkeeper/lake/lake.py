@@ -12,7 +12,7 @@ Knows nothing of what the columns mean.
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -75,18 +75,29 @@ class Lake:
         """
         if (app_id is None) != (version is None):
             raise ValueError("app_id and version belong together")
+        if app_id is None or version is None:
+            return self._append(table, rows, {}, {})
+        return self._append(table, rows, {app_id: version}, {app_id: version if first is None else first})
+
+    def append_together(self, table: str, rows: pa.Table, versions: Mapping[str, int]) -> bool:
+        """Appends `rows` in one commit for several app_ids at once, and whether it did: only if of none of them a version
+        as high was appended before. All or nothing: where one is taken, the others stay free."""
+        return self._append(table, rows, versions, versions)
+
+    def _append(self, table: str, rows: pa.Table, versions: Mapping[str, int], taken_from: Mapping[str, int]) -> bool:
+        """`taken_from`: the version of each app_id from which on it counts as appended before."""
         rows = _conform(table, rows)
-        if rows.num_rows == 0 and app_id is None:
+        if rows.num_rows == 0 and not versions:
             return True
 
         def commit() -> bool:
             delta = self._created(table)
+            done = {app_id: delta.transaction_version(app_id) for app_id in versions}
+            if any(last is not None and last >= taken_from[app_id] for app_id, last in done.items()):
+                return False
             properties = None
-            if app_id is not None and version is not None:
-                done = delta.transaction_version(app_id)
-                if done is not None and done >= (version if first is None else first):
-                    return False
-                properties = CommitProperties(app_transactions=[Transaction(app_id, version)])
+            if versions:
+                properties = CommitProperties(app_transactions=[Transaction(*entry) for entry in versions.items()])
             write_deltalake(
                 delta, rows, mode="append", schema_mode="merge", commit_properties=properties, writer_properties=ZSTD
             )
@@ -145,8 +156,12 @@ class Lake:
 
     def transaction_version(self, table: str, app_id: str) -> int | None:
         """The highest version that `app_id` appended to the table; None: none yet."""
+        return self.transaction_versions(table, (app_id,))[app_id]
+
+    def transaction_versions(self, table: str, app_ids: Iterable[str]) -> dict[str, int | None]:
+        """`transaction_version` of several, at one moment."""
         delta = self._opened(table)
-        return None if delta is None else delta.transaction_version(app_id)
+        return {app_id: None if delta is None else delta.transaction_version(app_id) for app_id in app_ids}
 
     def version(self, table: str) -> int | None:
         """The newest version of the table; None: there is no such table yet."""

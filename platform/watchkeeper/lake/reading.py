@@ -181,8 +181,7 @@ def window(
 
 def unscored(
     lake: Lake,
-    scorer: str,
-    scorer_version: str,
+    scorers: Sequence[str],
     start: Time,
     end: Time,
     *,
@@ -190,17 +189,20 @@ def unscored(
     limit: int | None = None,
     version: int | None = None,
 ) -> pa.Table:
-    """The requests in [start, end) that have no score of this scorer@version, oldest first; all columns unless named.
+    """The requests in [start, end) that lack a score of some of `scorers` (each name@version), oldest first; all columns
+    unless named, and `scored_by`: those of `scorers` whose score they have (null: none).
 
-    A row that was tried and could not be scored has a score row with an error, and is not given again.
+    A row that was tried and could not be scored has a score row with an error, and counts as scored.
     """
     listed = ", ".join(f'i."{name}"' for name in columns or INTERACTIONS.names)
     return lake.query(
-        f"SELECT {listed} FROM (SELECT * FROM interactions WHERE {_WINDOW}) AS i ANTI JOIN "
-        "(SELECT request_id FROM scores WHERE scorer = $scorer AND scorer_version = $version "
-        "AND date BETWEEN make_timestamptz($start)::DATE AND make_timestamptz($end)::DATE) AS s "
-        "ON i.request_id = s.request_id ORDER BY i.received_at, i.request_id LIMIT $limit",
-        _bounds(start, end) | {"scorer": scorer, "version": scorer_version, "limit": limit},
+        f"SELECT {listed}, s.scored_by FROM (SELECT * FROM interactions WHERE {_WINDOW}) AS i LEFT JOIN "
+        "(SELECT request_id, list_distinct(list(scorer || '@' || scorer_version)) AS scored_by FROM scores "
+        "WHERE scorer || '@' || scorer_version IN (SELECT unnest($scorers)) "
+        "AND date BETWEEN make_timestamptz($start)::DATE AND make_timestamptz($end)::DATE GROUP BY request_id) AS s "
+        "ON i.request_id = s.request_id WHERE coalesce(len(s.scored_by), 0) < $wanted "
+        "ORDER BY i.received_at, i.request_id LIMIT $limit",
+        _bounds(start, end) | {"scorers": list(scorers), "wanted": len(set(scorers)), "limit": limit},
         version=_versions(version),
     )
 

@@ -25,9 +25,9 @@ T = TypeVar("T")
 
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):
-    """`served`: accepted; `spooled`: with a record; `scored`: of those served, with a score. `dead_lettered`: refused by a
-    sink. `pending`: accepted without a record yet (`spool`), or not delivered yet. `missing`: delivered, by the shipper's
-    own account, but not there (100 ids at most). `doubled`: ids that are somewhere twice."""
+    """`served`: accepted; `spooled`: with a record; `scored`: of those served, with a score of any scorer.
+    `dead_lettered`: refused by a sink. `pending`: accepted without a record yet (`spool`), or not delivered yet. `missing`:
+    delivered, by the shipper's own account, but not there (100 ids at most). `doubled`: ids that are somewhere twice."""
 
     served: int
     spooled: int

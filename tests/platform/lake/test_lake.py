@@ -311,3 +311,13 @@ def test_files_and_where_they_start(lake: Lake) -> None:
     assert sorted(lake.starts("interactions", "received_at").values()) == [NOON, NOON + 86_400_000_000]
     # A column without statistics in the log.
     assert set(lake.starts("interactions", "total_ms").values()) == {0}
+
+
+def test_one_commit_for_several_is_all_or_nothing(lake: Lake) -> None:
+    assert lake.append_together("interactions", rows("both"), {"a": 1, "b": 5})
+    assert lake.transaction_versions("interactions", ["a", "b", "c"]) == {"a": 1, "b": 5, "c": None}
+    assert not lake.append_together("interactions", rows("one is taken"), {"a": 2, "b": 5})
+    assert lake.transaction_version("interactions", "a") == 1, "the other stays free"
+    assert lake.append("interactions", rows("alone"), app_id="a", version=2)
+    assert lake.append_together("interactions", rows("next"), {"a": 3, "b": 6})
+    assert names(lake) == ["alone", "both", "next"]

@@ -197,14 +197,14 @@ def test_one_trace_has_everything(lake: Lake) -> None:
 
 def test_rows_are_scored_once_by_each_version_of_a_scorer(filled: Lake) -> None:
     def lacking(scorer: str, version: str, **options: Any) -> pa.Table:
-        return unscored(filled, scorer, version, START, END, **options)
+        return unscored(filled, [f"{scorer}@{version}"], START, END, **options)
 
     first = lacking("toxicity", "1", limit=10)
     assert ids(first) == [f"{number:032x}" for number in range(10)], "oldest first"
     failed = score_rows(first, "toxicity", [None] * 10, scorer="toxicity", scorer_version="1", scored_at=0)
     filled.append("scores", failed)
     rest = lacking("toxicity", "1", columns=["request_id", "received_at"])
-    assert rest.column_names == ["request_id", "received_at"]
+    assert rest.column_names == ["request_id", "received_at", "scored_by"]
     assert ids(rest) == [f"{number:032x}" for number in range(10, 60)]
     filled.append("interactions", to_arrow([record(5, user="late")]))
     assert lacking("toxicity", "2").num_rows == 61
@@ -212,6 +212,19 @@ def test_rows_are_scored_once_by_each_version_of_a_scorer(filled: Lake) -> None:
     late = record(3, user="late")
     filled.append("interactions", to_arrow([Record(request_id="f" * 32, received_at=late.received_at)]))
     assert ids(lacking("toxicity", "1", limit=1)) == ["f" * 32], "a row that came late is not missed"
+
+
+def test_of_several_scorers_each_row_says_whose_scores_it_has(filled: Lake) -> None:
+    both = ["toxicity@1", "tone@2"]
+    rows = unscored(filled, both, START, END, columns=["request_id", "received_at"])
+    for scorer, version, stop in (("toxicity", "1", 30), ("tone", "2", 20), ("tone", "1", 60)):
+        part = rows.slice(0, stop)
+        for name in "xy":
+            values = score_rows(part, name, [0.5] * stop, scorer=scorer, scorer_version=version, scored_at=0)
+            filled.append("scores", values)
+    found = unscored(filled, both, START, END, columns=["request_id"])
+    assert ids(found) == [f"{number:032x}" for number in range(20, 60)]
+    assert found.column("scored_by").to_pylist() == [["toxicity@1"]] * 10 + [None] * 30
 
 
 def test_a_window_is_half_open_and_read_at_its_version(filled: Lake) -> None:
@@ -227,7 +240,7 @@ def test_a_window_is_half_open_and_read_at_its_version(filled: Lake) -> None:
 
 
 def test_scores_come_with_the_slice_of_their_request(filled: Lake) -> None:
-    rows = unscored(filled, "t", "1", START, END)
+    rows = unscored(filled, ["t@1"], START, END)
     filled.append("scores", score_rows(rows, "tone", [0.5] * 60, scorer="t", scorer_version="1", scored_at=0))
     found = scores(filled, START, START + HOUR, "t", "1")
     assert found.select(["request_id", "value", "route", "release"]).to_pylist() == [
