@@ -1,5 +1,6 @@
 """What many tests stand on: free ports, a real upstream that says what it is told to, and real processes that end."""
 
+import contextlib
 import json
 import os
 import signal
@@ -161,11 +162,25 @@ class Process:
         self.popen.send_signal(signal.SIGKILL)
         self.popen.wait()
 
+    def kill_all(self) -> None:
+        """kill -9, also of what it started: `mlflow server` leaves its worker behind, which goes on serving."""
+        children = _descendants(self.popen.pid)
+        self.kill()
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def stop(self) -> None:
         """SIGTERM, and an end within a minute."""
         if self.popen.poll() is None:
             self.popen.terminate()
         self.popen.wait(60)
+
+
+def _descendants(pid: int) -> list[int]:
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
+    children = [int(line) for line in listed.stdout.split()]
+    return children + [below for child in children for below in _descendants(child)]
 
 
 @pytest.fixture
@@ -199,7 +214,7 @@ def _processes(folder: Path) -> Iterator[Callable[..., Process]]:
     yield start
     for process in started:
         if process.popen.poll() is None:
-            process.kill()
+            process.kill_all()
 
 
 def _answers(url: str) -> bool:

@@ -1,11 +1,13 @@
 """What serves: a release, read from `release.json` in the data folder, or `builtin@0` before any is registered.
 
-A release is prompt template, model, parameters, grounding settings and guard policy, sealed by a digest. Knows nothing
-of MLflow, where releases are registered: what comes from there comes as this file.
+A release is prompt template, model, parameters, grounding settings and guard policy, sealed by a digest. Every registered
+one lies beside it as `releases/<name>@<version>.json`, for requests that name one. Knows nothing of MLflow, where releases
+are registered: what comes from there comes as these files.
 """
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +18,16 @@ import msgspec
 from watchkeeper.record import Action
 
 FILE_NAME: Final = "release.json"
+FOLDER: Final = "releases"
+_ID: Final = re.compile(r"([A-Za-z0-9_.-]+)@([0-9]+)")
+"""A release's id; never a path."""
+
+LOOK_S: Final = 1.0
+"""A file is looked at no more often than this."""
+
+
+class ReleaseBroken(Exception):
+    """A file that should hold a release holds none; the message is one line that names it."""
 
 
 class Parameters(msgspec.Struct, frozen=True):
@@ -92,40 +104,104 @@ BUILTIN: Final = Release(name="builtin", version=0)
 
 
 def champion(data: Path) -> Release:
-    """The release that serves. Raises `msgspec.DecodeError` when `release.json` is there but is not a release."""
+    """The release that serves. Raises `ReleaseBroken` when `release.json` is there but is not a release."""
+    return _read(data / FILE_NAME) or BUILTIN
+
+
+def file_of(data: Path, release_id: str) -> Path:
+    """Where a registered release lies."""
+    return data / FOLDER / f"{release_id}.json"
+
+
+def _read(file: Path) -> Release | None:
+    """None: there is no such file."""
     try:
-        return msgspec.json.decode((data / FILE_NAME).read_bytes(), type=Release)
+        return msgspec.json.decode(file.read_bytes(), type=Release)
     except FileNotFoundError:
-        return BUILTIN
+        return None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ReleaseBroken(f"{file}: is no release: {error}; remove it, the shipper writes it again") from None
+
+
+Stamp = tuple[int, int, int]
+"""Changes when a file does, also when it is replaced within one tick of the file system's clock."""
+
+
+class _Followed:
+    """A file and the release that it held when it was last good."""
+
+    def __init__(self, file: Path, looked_at: float, release: Release | None) -> None:
+        self.file = file
+        self.release = release
+        self._looked_at = looked_at
+        self._stamp = self._look()
+
+    def look(self, now: float) -> None:
+        if now - self._looked_at < LOOK_S:
+            return
+        self._looked_at = now
+        stamp = self._look()
+        if stamp == self._stamp:
+            return
+        with contextlib.suppress(OSError):  # then it is tried again
+            with contextlib.suppress(ReleaseBroken):
+                self.release = _read(self.file)
+            self._stamp = stamp
+
+    def _look(self) -> Stamp | None:
+        try:
+            status = self.file.stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 class Follower:
-    """The release that serves now: `release.json` is read again when it changes; a broken file leaves the last good one.
+    """The releases as the files have them now: each is read again when it changes; a broken file leaves the last good one.
 
-    Called on every request, so the file is looked at once a second at most. `clock`: monotonic seconds.
+    Asked on every request, so a file is looked at once a second at most. `clock`: monotonic seconds. Raises `ReleaseBroken`
+    when what should serve cannot be read at the start: there is no last good one then.
     """
 
     def __init__(self, data: Path, clock: Callable[[], float]) -> None:
         self._data = data
         self._clock = clock
-        self._looked_at = clock()
-        self._stamp = self._look()
-        self._release = champion(data)
+        now = clock()
+        self._champion = _Followed(data / FILE_NAME, now, None)
+        self._champion.release = champion(data)
+        self._named: dict[str, _Followed] = {}
+        self._ids: tuple[str, ...] = ()
+        self._listed_at = now - LOOK_S
 
-    def __call__(self) -> Release:
-        now = self._clock()
-        if now - self._looked_at >= 1.0:
-            self._looked_at = now
-            stamp = self._look()
-            if stamp != self._stamp:
-                self._stamp = stamp
-                with contextlib.suppress(msgspec.DecodeError, OSError):
-                    self._release = champion(self._data)
-        return self._release
+    def champion(self) -> Release:
+        """The release that serves whoever names none."""
+        self._champion.look(self._clock())
+        return self._champion.release or BUILTIN
 
-    def _look(self) -> tuple[int, int] | None:
-        try:
-            status = (self._data / FILE_NAME).stat()
-        except OSError:
+    def named(self, release_id: str) -> Release | None:
+        """The release `name@version`; None: there is none."""
+        if _ID.fullmatch(release_id) is None:
             return None
-        return status.st_mtime_ns, status.st_size
+        followed = self._named.get(release_id)
+        if followed is None:
+            followed = _Followed(file_of(self._data, release_id), self._clock(), None)
+            with contextlib.suppress(ReleaseBroken, OSError):
+                followed.release = _read(followed.file)
+            if followed.release is None:  # not kept: whoever asks for what is not there must not fill the memory
+                return None
+            self._named[release_id] = followed
+        followed.look(self._clock())
+        if followed.release is None:
+            del self._named[release_id]
+        return followed.release
+
+    def ids(self) -> tuple[str, ...]:
+        """The ids that `named` knows, the highest version first."""
+        now = self._clock()
+        if now - self._listed_at >= LOOK_S:
+            self._listed_at = now
+            folder = self._data / FOLDER
+            found = [_ID.fullmatch(file.stem) for file in folder.glob("*.json")] if folder.is_dir() else []
+            versions = sorted((match[1], -int(match[2]), match[0]) for match in found if match)
+            self._ids = tuple(release_id for _, _, release_id in versions)
+        return self._ids

@@ -178,8 +178,11 @@ class Guards(Section):
 
 
 class Mlflow(Section):
+    """`prompt`: the name of the MLflow prompt whose versions are the releases."""
+
     uri: HttpUrl = "http://127.0.0.1:5000"
     experiment: Annotated[str, Field(min_length=1)] = "watchkeeper"
+    prompt: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")] = "watchkeeper"
     start: bool = True
 
 

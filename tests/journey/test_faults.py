@@ -104,7 +104,7 @@ def test_kills_in_mid_traffic_end_with_a_clean_ledger(
             running["shipper"].kill()
             running["shipper"] = start_shipper()
         elif answered == 80:
-            running["mlflow"].kill()
+            running["mlflow"].kill_all()
         elif answered == 180:
             running["mlflow"] = start_mlflow()
         elif answered == 110:

@@ -11,6 +11,7 @@ import typer
 from watchkeeper.cli import output
 from watchkeeper.cli.dataset import app as dataset
 from watchkeeper.cli.options import ASK, IMPROVE, ONE_PROCESS, WHOLE, Config, Data, Json, example
+from watchkeeper.cli.release import app as release
 
 app = typer.Typer(
     name="watchkeeper",
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 
 app.add_typer(dataset, name="dataset", rich_help_panel=IMPROVE)
+app.add_typer(release, name="release", rich_help_panel=IMPROVE)
 
 
 @app.command(rich_help_panel=WHOLE, epilog=example("watchkeeper up --config watchkeeper.toml"))

@@ -26,6 +26,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from watchkeeper.encoder.client import EncoderUnavailable
+from watchkeeper.release import champion
 from watchkeeper.serving import completion
 from watchkeeper.serving.building import build, open_spool
 from watchkeeper.serving.failure import defect, freeze, log_defect, refuse
@@ -62,8 +63,8 @@ class Gateway:
     async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/chat/completions."""
         request_id, received_at, started = uuid.uuid4().hex, time.time_ns() // 1000, time.perf_counter()
-        release = self.parts.champion()
-        headers = {"x-request-id": request_id, "x-watchkeeper-release": release.id}
+        release = self.parts.releases.champion()
+        headers = _headers(request_id, release.id)
         request = Request(scope, receive)
         try:
             body = await _body(request, self.parts.settings.gateway.max_body_bytes)
@@ -92,31 +93,31 @@ class Gateway:
         self.parts.in_flight += 1
         try:
             run = self._streamed if asked.stream else self._plain
-            work = run(journey, headers, scope, send)
-            await _until_disconnect(work, receive)
+            await _until_disconnect(run(journey, scope, send), receive)
         finally:
             self.parts.in_flight -= 1
 
-    async def _plain(self, journey: Journey, headers: dict[str, str], scope: Scope, send: Send) -> None:
+    async def _plain(self, journey: Journey, scope: Scope, send: Send) -> None:
         try:
             await self.loop.answer(journey)
-            response = completion.answer(journey, headers)
+            response = completion.answer(journey, _headers(journey.request_id, journey.release.id))
         except asyncio.CancelledError:
             await self._disconnected(journey)
             raise
         except Exception as error:  # its record says what became of it
-            response = completion.error(refuse(journey, error), headers)
-        await self._answer(journey, response, headers, scope, send)
+            response = _refusal(journey, refuse(journey, error))
+        await self._answer(journey, response, scope, send)
 
-    async def _streamed(self, journey: Journey, headers: dict[str, str], scope: Scope, send: Send) -> None:
+    async def _streamed(self, journey: Journey, scope: Scope, send: Send) -> None:
         try:
             pieces = await self.loop.open(journey)
         except asyncio.CancelledError:
             await self._disconnected(journey)
             raise
         except Exception as error:  # its record says what became of it
-            await self._answer(journey, completion.error(refuse(journey, error), headers), headers, scope, send)
+            await self._answer(journey, _refusal(journey, refuse(journey, error)), scope, send)
             return
+        headers = _headers(journey.request_id, journey.release.id)
         headers["x-watchkeeper-overhead-ms"] = f"{journey.overhead_ms:.3f}"
         try:
             await _deliver(send, completion.stream_start(headers))
@@ -137,14 +138,12 @@ class Gateway:
         finally:
             await pieces.aclose()
 
-    async def _answer(
-        self, journey: Journey, response: Response, headers: dict[str, str], scope: Scope, send: Send
-    ) -> None:
+    async def _answer(self, journey: Journey, response: Response, scope: Scope, send: Send) -> None:
         """Sends a whole answer once its record is durable; what cannot be logged is not answered."""
         try:
             overhead_ms = await self._keep(journey)
         except SpoolFull as full:
-            response, overhead_ms = completion.error(_spool_full(full), headers), journey.overhead_ms
+            response, overhead_ms = _refusal(journey, _spool_full(full)), journey.overhead_ms
         response.headers["x-watchkeeper-overhead-ms"] = f"{overhead_ms:.3f}"
         await response(scope, _never, send)
 
@@ -220,7 +219,7 @@ class Gateway:
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models."""
-        return completion.models(models(self.parts, self.parts.champion().id))
+        return completion.models(models(self.parts, self.parts.releases.champion().id))
 
     async def live(self, request: Request) -> Response:
         """GET /health/live: the process answers."""
@@ -229,7 +228,7 @@ class Gateway:
     async def ready(self, request: Request) -> Response:
         """GET /health/ready: requests are taken. What is degraded is named and does not make it unready."""
         encoder = "ok" if await self.parts.encoder.healthy() else "away"
-        body = {"status": "ready", "release": self.parts.champion().id, "encoder": encoder, "knowledge": "none"}
+        body = {"status": "ready", "release": self.parts.releases.champion().id, "encoder": encoder, "knowledge": "none"}
         if self.parts.knowledge:
             body["knowledge"] = "ready" if self.parts.knowledge.complete else "indexing"
         return completion.plain_json(body)
@@ -237,6 +236,15 @@ class Gateway:
     async def prometheus(self, request: Request) -> Response:
         """GET /metrics."""
         return Response(self.metrics.text(self.parts.in_flight), media_type="text/plain; version=0.0.4")
+
+
+def _headers(request_id: str, release_id: str) -> dict[str, str]:
+    """What every answer tells. Made once it is known which release the request is served by."""
+    return {"x-request-id": request_id, "x-watchkeeper-release": release_id}
+
+
+def _refusal(journey: Journey, refused: Refused) -> Response:
+    return completion.error(refused, _headers(journey.request_id, journey.release.id))
 
 
 async def _body(request: Request, limit: int) -> bytes:
@@ -334,7 +342,11 @@ def application(settings: Settings) -> Starlette:
 
 
 def run(settings: Settings) -> None:
-    """Serves until SIGTERM; answers what is in flight first. Several workers share one socket and are kept running."""
+    """Serves until SIGTERM; answers what is in flight first. Several workers share one socket and are kept running.
+
+    Raises `ReleaseBroken` when what should serve cannot be read: workers would only die of it again and again.
+    """
+    champion(settings.data)
     if settings.gateway.workers == 1:
         _serve(settings, None)
         return

@@ -44,7 +44,7 @@ def build(settings: Settings, session: aiohttp.ClientSession, *, clock: Callable
         knowledge.look()
     return Parts(
         settings=settings,
-        champion=Follower(settings.data, clock),
+        releases=Follower(settings.data, clock),
         encoder=EncoderClient(encoder.url, encoder.model, session, key),
         knowledge=knowledge,
         sessions=Sessions(settings.data / "sessions.sqlite"),

@@ -1,10 +1,9 @@
 """What the stages work with: the long-lived collaborators of one gateway worker, made once, given to every stage."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from watchkeeper.encoder.client import EncoderClient
-from watchkeeper.release import Release
+from watchkeeper.release import Follower
 from watchkeeper.serving.guard import Guard, Judgement
 from watchkeeper.serving.journey import Redact
 from watchkeeper.serving.knowledge import Knowledge
@@ -21,7 +20,7 @@ class Parts:
     base is the same for all requests."""
 
     settings: Settings
-    champion: Callable[[], Release]
+    releases: Follower
     encoder: EncoderClient
     knowledge: Knowledge | None
     sessions: Sessions

@@ -1,8 +1,9 @@
 """The shipper: takes what the gateways' spools hold to every sink, for as long as it takes.
 
-Each sink has a thread, so that one that is away holds up nobody else. The main thread adopts the segments of dead workers,
-retires those that every sink has, and says in `shipper.json` how far things are. It may be killed at any moment: what it
-knows is in the sinks, in `ledger.sqlite` and in the spool. One shipper at a time works on a data folder.
+Each sink has a thread, so that one that is away holds up nobody else, and so has the publisher of releases. The main thread
+adopts the segments of dead workers, retires those that every sink has, and says in `shipper.json` how far things are. It
+may be killed at any moment: what it knows is in the sinks, in `ledger.sqlite` and in the spool. One shipper at a time works
+on a data folder.
 """
 
 import contextlib
@@ -21,9 +22,11 @@ from watchkeeper.lake.lake import Lake
 from watchkeeper.lake.upkeep import tidy
 from watchkeeper.settings import Settings
 from watchkeeper.telemetry.deliveries import Deliveries, dead_letters
+from watchkeeper.telemetry.publisher import Publisher, PublisherStatus
 from watchkeeper.telemetry.segment import Found, Segment, SegmentUnreadable, adopt, lock, segments
 from watchkeeper.telemetry.sinks import LAKE, MLFLOW, Dropped, LakeSink, MlflowSink, Sink
 from watchkeeper.tracking import Tracking
+from watchkeeper.tracking.prompts import Releases
 
 STATUS: Final = "shipper.json"
 LOCK: Final = "shipper.lock"
@@ -50,13 +53,14 @@ class SinkStatus(msgspec.Struct, frozen=True):
 
 
 class ShipperStatus(msgspec.Struct, frozen=True):
-    """What `shipper.json` holds. `at`, `started_at`: µs."""
+    """What `shipper.json` holds. `at`, `started_at`: µs. `releases`: None where this shipper publishes none."""
 
     at: int
     started_at: int
     sinks: dict[str, SinkStatus]
     dead_lettered: int
     unreadable: dict[str, str]
+    releases: PublisherStatus | None = None
 
 
 class Feed:
@@ -155,8 +159,10 @@ class Shipper:
         rng: random.Random | None = None,
         pause: Callable[[float], object] | None = None,
         upkeep: Callable[[], object] = lambda: None,
+        publisher: Publisher | None = None,
     ) -> None:
         self._upkeep = upkeep
+        self._publisher = publisher
         self._kept_at = clock()
         self._data = settings.data
         self._spool = settings.spool_folder
@@ -172,6 +178,7 @@ class Shipper:
         """Until `stop` (0), or, `once`, until what is there now is delivered (0; 1 when stopped before)."""
         self._adopt(segments(self._spool))
         goal = segments(self._spool).segments if once else None
+        publishing = self._publish(once)
         for feed in self.feeds:
             thread = threading.Thread(target=feed.run, args=(goal,), name=f"ship-{feed.sink.name}", daemon=True)
             thread.start()
@@ -185,8 +192,17 @@ class Shipper:
                 stopped_at = stopped_at or self._clock()
                 if self._clock() - stopped_at > GRACE_S:
                     break
+        if once and publishing:
+            publishing.join(GRACE_S)
         self.tidy()
         return 1 if once and self._stop.is_set() else 0
+
+    def _publish(self, once: bool) -> threading.Thread | None:
+        if self._publisher is None:
+            return None
+        thread = threading.Thread(target=self._publisher.run, args=(once,), name="publish-releases", daemon=True)
+        thread.start()
+        return thread
 
     @property
     def working(self) -> list[threading.Thread]:
@@ -241,6 +257,7 @@ class Shipper:
             sinks={feed.sink.name: _status(feed, found.segments, now) for feed in self.feeds},
             dead_lettered=len({(letter.segment, letter.sequence) for letter in dead_letters(self._data)}),
             unreadable=unreadable,
+            releases=self._publisher.status if self._publisher else None,
         )
         draft = self._data / f"{STATUS}.new"
         draft.write_bytes(msgspec.json.encode(status))
@@ -284,7 +301,8 @@ def ship(settings: Settings, *, once: bool, stop: threading.Event) -> int:
         MlflowSink(settings.mlflow.uri, experiment_id, deliveries, Dropped(settings.data, MLFLOW)),
         LakeSink(lake, Dropped(settings.data, LAKE)),
     ]
-    shipper = Shipper(settings, sinks, deliveries, stop, upkeep=lambda: tidy(lake))
+    publisher = Publisher(Releases(Tracking(settings.mlflow.uri), settings.mlflow.prompt), settings.data, stop)
+    shipper = Shipper(settings, sinks, deliveries, stop, upkeep=lambda: tidy(lake), publisher=publisher)
     try:
         return shipper.run(once)
     finally:

@@ -12,8 +12,9 @@ import pytest
 COMMANDS = (
     *("up", "demo", "serve", "model", "encoder", "ship", "schedule", "evaluate", "dashboard", "verify", "doctor", "config"),
 )
-GROUPS = ("dataset",)
+GROUPS = ("dataset", "release")
 """Commands that have commands."""
+RELEASE = tuple(f"release {name}" for name in ("list", "register", "show", "diff", "promote", "rollback"))
 
 
 def type_in(*words: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -28,9 +29,9 @@ def test_help_lists_every_command() -> None:
     assert [command for command in (*COMMANDS, *GROUPS) if f" {command} " not in shown] == []
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, *GROUPS])
+@pytest.mark.parametrize("command", [*COMMANDS, *GROUPS, *RELEASE])
 def test_each_command_has_help_with_an_example(command: str) -> None:
-    shown = type_in(command, "--help")
+    shown = type_in(*command.split(), "--help")
     assert shown.returncode == 0
     assert f"Example: watchkeeper {command}" in shown.stdout
 
@@ -65,10 +66,10 @@ def test_config_is_one_document_with_every_section(tmp_path: Path) -> None:
     assert document["mlflow"]["experiment"] == "watchkeeper"
 
 
-@pytest.mark.parametrize("command", [*(command for command in COMMANDS if command != "evaluate")])
+@pytest.mark.parametrize("command", [*(command for command in COMMANDS if command != "evaluate"), "release list"])
 def test_wrong_settings_are_one_line_and_exit_2(command: str, tmp_path: Path) -> None:
     (tmp_path / "watchkeeper.toml").write_text("[gateway]\nprot = 8123\n")
-    shown = type_in(command, cwd=tmp_path)
+    shown = type_in(*command.split(), cwd=tmp_path)
     assert shown.returncode == 2
     assert shown.stdout == ""
     assert shown.stderr == "watchkeeper: watchkeeper.toml:2: gateway.prot: there is no such setting\n"
@@ -84,6 +85,9 @@ def test_wrong_settings_are_one_line_and_exit_2(command: str, tmp_path: Path) ->
         (["evaluate", "toxicity", "--last", "soon"], "soon"),
         (["evaluate", "toxicity", "--since", "2026-01-02", "--until", "2026-01-01"], "2026-01-01"),
         (["demo", "--requests", "0"], "--requests"),
+        (["release", "rollback"], "--reason"),
+        (["release", "rollback", "--reason", " "], "--reason: say why"),
+        (["release", "promote", "2", "--override", ""], "--override: say why"),
     ],
 )
 def test_wrong_use_exits_2_and_says_what(words: list[str], said: str, tmp_path: Path) -> None:

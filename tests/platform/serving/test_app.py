@@ -3,6 +3,8 @@ OpenAI's shape while there is anyone to answer."""
 
 import asyncio
 import json
+import time
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -10,7 +12,7 @@ from starlette.requests import Request
 
 from watchkeeper.feedback import Feedback
 from watchkeeper.record import Record
-from watchkeeper.release import BUILTIN
+from watchkeeper.release import Follower
 from watchkeeper.serving.app import Gateway
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.redact import Redactor
@@ -57,7 +59,7 @@ class Scripted:
 def gateway_on(spool: Kept, redact: Any = None) -> Gateway:
     parts = Parts(
         settings=Settings(),
-        champion=lambda: BUILTIN,
+        releases=Follower(Path("nowhere"), time.monotonic),
         encoder=cast(Any, None),
         knowledge=None,
         sessions=cast(Any, None),

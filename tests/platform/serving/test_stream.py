@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import time
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watchkeeper.encoder.client import EncoderClient, EncoderUnavailable
-from watchkeeper.release import BUILTIN
+from watchkeeper.release import BUILTIN, Follower
 from watchkeeper.serving.guards.pii import Pii
 from watchkeeper.serving.guards.policy import PolicyGuard
 from watchkeeper.serving.guards.secrets import Secrets
@@ -41,7 +43,7 @@ def stream(pieces: list[str], mode: str = "window") -> tuple[str, Journey]:
     settings = Settings(guards=Guards(streaming=cast(Any, mode)))
     parts = Parts(
         settings=settings,
-        champion=lambda: BUILTIN,
+        releases=Follower(Path("nowhere"), time.monotonic),
         encoder=cast(EncoderClient, Away()),
         knowledge=None,
         sessions=cast(Any, None),

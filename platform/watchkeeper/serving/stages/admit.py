@@ -1,4 +1,4 @@
-"""admit: is there room, and what serves? Refuses when too much is in flight, and a model that nobody serves."""
+"""admit: is there room, and which release serves? Refuses when too much is in flight, and a model that nobody serves."""
 
 from watchkeeper.serving.journey import Journey, Span
 from watchkeeper.serving.parts import Parts
@@ -14,8 +14,9 @@ async def _run(journey: Journey, parts: Parts, span: Span) -> None:
     if parts.in_flight > limit:
         raise Refused(429, "rate_limit_exceeded", f"more than {limit} requests are in flight; try again", retry_after=1)
     asked = journey.request.model
-    if asked in (CHAMPION, journey.release.id):
-        journey.upstream_name = journey.release.model
+    named = journey.release if asked in (CHAMPION, journey.release.id) else parts.releases.named(asked)
+    if named is not None:
+        journey.release, journey.upstream_name = named, named.model
     elif parts.upstreams.named(asked):
         journey.upstream_name = asked
     else:
@@ -26,8 +27,9 @@ async def _run(journey: Journey, parts: Parts, span: Span) -> None:
 
 
 def models(parts: Parts, release: str) -> list[str]:
-    """The names that a request's `model` may have."""
-    return [CHAMPION, release, *(upstream.name for upstream in parts.upstreams.all)]
+    """The names that a request's `model` may have; `release` is the champion's."""
+    others = (name for name in parts.releases.ids() if name != release)
+    return [CHAMPION, release, *others, *(upstream.name for upstream in parts.upstreams.all)]
 
 
 STAGE = Stage("admit", _run, on_error="closed")
