@@ -18,10 +18,12 @@ from watchkeeper_dashboards import evidence, shell
 from watchkeeper_dashboards.delivery import deliver
 from watchkeeper_dashboards.mlflow_links import MlflowLinks
 from watchkeeper_dashboards.page import Page, Sources
-from watchkeeper_dashboards.pages import overview, quality, trace, traces
+from watchkeeper_dashboards.pages import alerts, experiment, experiments, overview, quality, releases, trace, traces
 from watchkeeper_dashboards.server import serve
 
-PAGES: Final[tuple[Page, ...]] = (overview.PAGE, traces.PAGE, trace.PAGE, quality.PAGE)
+PAGES: Final[tuple[Page, ...]] = (
+    overview.PAGE, traces.PAGE, trace.PAGE, quality.PAGE, alerts.PAGE, experiments.PAGE, experiment.PAGE, releases.PAGE,
+)  # fmt: skip
 """In the order of the navigation."""
 
 

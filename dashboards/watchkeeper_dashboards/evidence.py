@@ -94,18 +94,3 @@ def evaluation(lake: Lake, evaluation_id: str) -> Row | None:
     """One evaluation; None: there is none of this id."""
     rows = lake.query("SELECT * FROM evaluations WHERE evaluation_id = $id LIMIT 1", {"id": evaluation_id}).to_pylist()
     return rows[0] if rows else None
-
-
-def score_means(
-    lake: Lake, name: str, start: datetime, end: datetime, bucket_s: int, release: str | None = None
-) -> list[tuple[datetime, float, int]]:
-    """Start of each bucket with scores, their mean and number: for the scores that rollups do not hold, from the rows."""
-    sliced = "" if release is None else "AND request_id IN (SELECT request_id FROM interactions WHERE release = $release)"
-    rows = lake.query(
-        f"""SELECT to_timestamp(floor(epoch(received_at) / $step) * $step) AS bucket, avg(value) AS mean, count(*) AS n
-        FROM scores WHERE name = $name AND value IS NOT NULL AND replay IS NOT TRUE
-        AND received_at >= $start AND received_at < $end AND date BETWEEN $start::DATE AND $end::DATE {sliced}
-        GROUP BY bucket ORDER BY bucket""",
-        {"name": name, "start": start, "end": end, "step": bucket_s} | ({} if release is None else {"release": release}),
-    ).to_pylist()
-    return [(row["bucket"], row["mean"], row["n"]) for row in rows]

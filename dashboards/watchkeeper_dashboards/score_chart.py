@@ -73,12 +73,8 @@ def score_chart(
 
 
 def shown(score: ScoreWords, value: float | None) -> str:
-    """A mean as it is read: a share in percent, a score in [0, 1] with two digits, any other with one."""
-    if score.share:
-        return units.share(value)
-    if score.unit:
-        return units.score(value)
-    return units.NONE if value is None or not math.isfinite(value) else f"{value:.1f}"
+    """A mean as it is read: a share in percent, any other score with two digits."""
+    return units.share(value) if score.share else units.score(value)
 
 
 def _words(score: ScoreWords, value: float, n: int) -> str:
@@ -89,12 +85,10 @@ def _words(score: ScoreWords, value: float, n: int) -> str:
 
 
 def _range(score: ScoreWords, known: Series) -> tuple[float, float]:
-    """Room around what happened; a score in [0, 1] never more than that, and one that should be low from zero on."""
+    """Room around what happened, within [0, 1]; a score that should be low from zero on."""
     if not len(known):
         return 0.0, 1.0
     low, high = float(known.min()), float(known.max())
-    room = max((high - low) * 0.25, 0.04 if score.unit else 1.0)
-    if not score.unit:
-        return low - room, high + room
+    room = max((high - low) * 0.25, 0.04)
     low = 0.0 if score.better == "lower" else max(low - room, 0.0)
     return low - 0.005, min(high + room, 1.02)

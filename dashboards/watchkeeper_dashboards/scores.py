@@ -11,15 +11,14 @@ from watchkeeper_dashboards import units
 
 @dataclass(frozen=True)
 class ScoreWords:
-    """`share`: each request says yes or no, so that a mean is a share. `better`: which way is good (None: neither).
-    `unit`: values lie in [0, 1]; the lake's rollups know no others."""
+    """All scores lie in [0, 1]. `share`: each request says yes or no, so that a mean is a share. `better`: which way is
+    good (None: neither)."""
 
     name: str
     label: str
     meaning: str
     better: Literal["higher", "lower"] | None = "higher"
     share: bool = False
-    unit: bool = True
 
 
 SCORES: Final = (
@@ -29,10 +28,11 @@ SCORES: Final = (
     ScoreWords("refusal", "Refusals", "answers that decline to answer", "lower", share=True),
     ScoreWords("repetition", "Repetition", "how much of the answer repeats itself", "lower"),
     ScoreWords("language_match", "Language match", "answers in the question's language", share=True),
-    ScoreWords("readability", "Readability", "how easy the answer is to read", None, unit=False),
+    ScoreWords("readability", "Readability", "how easy the answer is to read", None),
     ScoreWords("truncated", "Cut off", "answers that hit the token limit", "lower", share=True),
     ScoreWords("toxicity.output", "Toxicity of answers", "what the judge says of answers", "lower"),
     ScoreWords("toxicity.prompt", "Toxicity of prompts", "what the judge says of prompts", None),
+    ScoreWords("answered", "Answered", "requests that got an answer", share=True),
     ScoreWords("reference_f1", "Overlap with reference", "words shared with the expected one"),
     ScoreWords("reference_similarity", "Closeness to reference", "how close in meaning"),
 )
@@ -53,9 +53,7 @@ def in_order(names: list[str]) -> list[str]:
 
 
 def score_of_one(score: ScoreWords, value: float | None) -> str:
-    """A single score as it is read: yes or no, two digits in [0, 1], else one."""
-    if value is None:
-        return units.NONE
-    if score.share:
-        return {1.0: "yes", 0.0: "no"}.get(value, units.score(value))
-    return units.score(value) if score.unit else f"{value:.1f}"
+    """A single score as it is read: yes or no, or two digits."""
+    if score.share and value in (0.0, 1.0):
+        return "yes" if value else "no"
+    return units.score(value)

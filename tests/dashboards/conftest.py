@@ -8,14 +8,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import plotly.graph_objects as go
+import pyarrow as pa
 import pytest
 from dash import Dash
 
+from watchkeeper.lake.alerts import AlertEvent, alert_row
+from watchkeeper.lake.experiments import Compared, Trial, comparison_row, trial_rows
 from watchkeeper.lake.interactions import evaluation_row, score_rows, to_arrow
 from watchkeeper.lake.lake import Lake
 from watchkeeper.lake.rollup import roll_up, roll_up_scores
+from watchkeeper.lake.tables import RELEASES
 from watchkeeper.record import STAGES, Action, Message, Record, Source, Stage, StageStatus, Target, Verdict
+from watchkeeper.release import Release
 from watchkeeper.settings import Dashboard, Settings
 from watchkeeper_dashboards.app import assemble
 from watchkeeper_dashboards.page import Sources
@@ -132,6 +138,16 @@ def texts(component: Any) -> list[str]:
     return texts(component["props"].get("children")) if isinstance(component, dict) and "props" in component else []
 
 
+def addresses(component: Any) -> list[str]:
+    """Every address that a component (as JSON) leads to."""
+    if isinstance(component, list):
+        return [found for item in component for found in addresses(item)]
+    if not isinstance(component, dict) or "props" not in component:
+        return []
+    props = component["props"]
+    return [*([props["href"]] if "href" in props else []), *addresses(props.get("children"))]
+
+
 def painted(value: Any) -> Any:
     """What the browser makes of tokens, near enough for Plotly's validators."""
     if isinstance(value, dict):
@@ -230,7 +246,7 @@ _QUALITY: tuple[tuple[str, str, float, float], ...] = (
     ("refusal", "assertion", 0.06, 0.0),
     ("repetition", "score", 0.08, 0.05),
     ("language_match", "assertion", 0.97, 0.0),
-    ("readability", "score", 62.0, 9.0),
+    ("readability", "score", 0.62, 0.09),
     ("truncated", "assertion", 0.11, 0.0),
 )
 """Name, kind, mean and spread of the scores of the quality job."""
@@ -249,7 +265,7 @@ def quality(lake: Lake, records: Sequence[Record], seed: int = 7) -> None:
         for record in records:
             fallen = 0.55 if record.received_at >= since and name in ("grounded", "relevance", "support") else 1.0
             drawn = rng.random() < mean * fallen if kind == "assertion" else rng.gauss(mean * fallen, spread)
-            values.append(drawn if kind == "assertion" or name == "readability" else min(max(float(drawn), 0.0), 1.0))
+            values.append(drawn if kind == "assertion" else min(max(float(drawn), 0.0), 1.0))
         scores = score_rows(rows, name, values, scorer=f"{name}-scorer", scorer_version="1", scored_at=NOW)
         lake.append("scores", scores)
         lake.append("rollups", roll_up_scores(scores, rows))
@@ -273,12 +289,146 @@ def quality(lake: Lake, records: Sequence[Record], seed: int = 7) -> None:
             )  # fmt: skip
 
 
+EXPERIMENT = "experiment-20260110-1600"
+_DELTAS: tuple[tuple[str, str, str | None, bool, float, float, tuple[float, float], str], ...] = (
+    ("grounded", "assertion", "higher", True, 0.41, 0.73, (0.18, 0.45), "better"),
+    ("relevance", "number", "higher", True, 0.50, 0.53, (-0.02, 0.08), "unclear"),
+    ("refusal", "assertion", "lower", False, 0.02, 0.15, (0.05, 0.21), "worse"),
+    ("language_match", "assertion", "higher", False, 0.97, 0.97, (-0.01, 0.01), "same"),
+    ("total_ms", "number", "lower", False, 940.0, 1210.0, (120.0, 420.0), "worse"),
+    ("output_tokens", "number", None, False, 61.0, 48.0, (-19.0, -7.0), "unclear"),
+    ("cost_usd", "number", "lower", False, 0.0004, 0.0003, (-0.00015, -0.00005), "better"),
+)
+"""Of a comparison: name, kind, better, primary, base, candidate, interval, outcome."""
+
+
+def experiment(lake: Lake, cases: int = 40, seed: int = 7) -> None:
+    """Two releases answered `cases` cases; one answer failed; a comparison, and a gate that let the candidate pass."""
+    rng = random.Random(seed)
+    started, ended = NOW - timedelta(minutes=57), NOW - timedelta(minutes=50)
+    records, grounded = [], []
+    for number in range(cases):
+        question = HOSTILE if number == 3 else f"{rng.choice(_QUESTIONS)} ({number})"
+        for release, right in (("watchkeeper@1", 0.4), ("watchkeeper@2", 0.75)):
+            at = int((started + timedelta(seconds=5 * number)).timestamp() * 1e6)
+            failed = number == 7 and release == "watchkeeper@2"
+            records.append(
+                Record(
+                    request_id=f"{rng.getrandbits(128):032x}", received_at=at, release=release, source="replay",
+                    tags={"experiment": EXPERIMENT, "case": f"{number:016x}", "dataset": "hard"}, session=f"s{number // 2}",
+                    prompt=(Message("user", question),), prompt_text=question, model="smollm2-135m-instruct",
+                    output_text="" if failed else f"You can send {HOSTILE if number == 3 else 'it'} back within "
+                    + ("30 days; the label is in the parcel." if release.endswith("2") else "a fortnight, I believe."),
+                    status=502 if failed else 200, error="upstream_unavailable" if failed else None,
+                    finish_reason=None if failed else "stop", input_tokens=140, output_tokens=rng.randrange(30, 90),
+                    cost_usd=0.0004, total_ms=rng.uniform(600, 1500), ttft_ms=90.0,
+                )
+            )  # fmt: skip
+            grounded.append(None if failed else rng.random() < right)
+    rows = to_arrow(records)
+    lake.append("interactions", rows)
+    for name, values in (("grounded", grounded), ("relevance", [None if g is None else rng.random() for g in grounded])):
+        lake.append(
+            "scores",
+            score_rows(rows, name, values, scorer=name, scorer_version="1", scored_at=NOW, evaluation_id=EXPERIMENT,
+                       replay=True),
+        )  # fmt: skip
+    trials = [
+        Trial(
+            experiment_id=EXPERIMENT, started_at=started, ended_at=ended, dataset="hard", dataset_digest="d" * 64,
+            release=release, digest=digest * 64, n=cases, failed=failed, mlflow_run_id="beef" * 8,
+            mlflow_parent_id="cafe" * 8,
+            metrics={"grounded": share, "relevance": 0.5, "total_ms.p50": 900.0, "total_ms.p95": 1400.0},
+        )
+        for release, digest, failed, share in (("watchkeeper@1", "1", 0, 0.41), ("watchkeeper@2", "2", 1, 0.73))
+    ]  # fmt: skip
+    lake.append("experiments", trial_rows(trials))
+    metrics = [
+        {"name": name, "kind": kind, "better": better, "primary": primary, "n": cases - 1, "clusters": cases // 2,
+         "base": base, "candidate": candidate, "delta": candidate - base, "low": low, "high": high, "p": 0.0004,
+         "adjusted_p": 0.0012 if primary else None, "wins": 17, "ties": 18, "losses": 4,
+         "test": "exact sign-flip by session", "outcome": outcome}
+        for name, kind, better, primary, base, candidate, (low, high), outcome in _DELTAS
+    ]  # fmt: skip
+    result = {"n": cases - 1, "clusters": cases // 2, "alpha": 0.05, "failed": {"base": 0, "candidate": 1},
+              "metrics": metrics}  # fmt: skip
+    rules = [
+        {
+            "metric": "grounded",
+            "rule": "better",
+            "margin": None,
+            "verdict": "pass",
+            "reason": "+32.0 pt, adjusted p 0.0012",
+        },
+        {"metric": "relevance", "rule": "not_worse", "margin": 0.05, "verdict": "pass", "reason": "at worst −0.020"},
+        {"metric": "total_ms", "rule": "not_worse", "margin": 500.0, "verdict": "pass", "reason": "at worst +420 ms"},
+    ]
+    common: dict[str, Any] = {
+        "experiment_id": EXPERIMENT, "dataset": "hard", "dataset_digest": "d" * 64, "base": "watchkeeper@1",
+        "base_digest": "1" * 64, "candidate": "watchkeeper@2",
+        "candidate_digest": Release(name="watchkeeper", version=2).digest, "n": cases - 1,
+        "mlflow_run_id": "feed" * 8,
+    }  # fmt: skip
+    lake.append("comparisons", comparison_row(Compared(
+        comparison_id="comparison-1", compared_at=NOW - timedelta(minutes=49), result=result, **common,
+    )))  # fmt: skip
+    lake.append("comparisons", comparison_row(Compared(
+        comparison_id="comparison-2", compared_at=NOW - timedelta(minutes=45), verdict="pass",
+        reason="every rule holds", policy={"rules": []}, result={**result, "rules": rules}, **common,
+    )))  # fmt: skip
+
+
+def releases(lake: Lake, folder: Path) -> None:
+    """Three releases: the first served, the second passed its gate and serves, the third was tried and taken back."""
+    rows = (
+        (50, "registered", "watchkeeper@1", "1", None, "what served before", False, None),
+        (50, "promoted", "watchkeeper@1", "1", "builtin@0", "the first one", True, None),
+        (47, "registered", "watchkeeper@2", "2", None, f"three passages, shorter answers {HOSTILE}", False, None),
+        (44, "promoted", "watchkeeper@2", "2", "watchkeeper@1", "answers rest on the sources", False, "comparison-2"),
+        (30, "registered", "watchkeeper@3", "3", None, "colder", False, None),
+        (28, "promoted", "watchkeeper@3", "3", "watchkeeper@2", "it is urgent", True, None),
+        (20, "rolled_back", "watchkeeper@2", "2", "watchkeeper@3", "answers got worse", False, None),
+    )
+    for minutes, event, release, digest, previous, reason, override, comparison_id in rows:
+        at = NOW - timedelta(minutes=minutes)
+        served = Release(name="watchkeeper", version=2).digest
+        row = {
+            "date": at.date(), "at": at, "event": event, "release": release, "previous": previous, "reason": reason,
+            "digest": served if digest == "2" else digest * 64, "override": override, "comparison_id": comparison_id,
+            "by": "ada",
+        }  # fmt: skip
+        lake.append("releases", pa.Table.from_pylist([row], RELEASES))
+    (folder / "release.json").write_bytes(msgspec.json.encode(Release(name="watchkeeper", version=2)))
+
+
+def alerts(lake: Lake) -> None:
+    """Quality has been failing for three hours and somebody looks after it; toxicity failed and came back."""
+
+    def say(minutes: float, event: AlertEvent, alert_id: str, job: str, **more: Any) -> None:
+        lake.append(
+            "alerts", alert_row(alert_id=alert_id, event=event, at=NOW - timedelta(minutes=minutes), job=job, **more)
+        )
+
+    start = NOW.replace(minute=0, second=0) - timedelta(hours=3)
+    window: dict[str, Any] = {"window_start": start, "window_end": start + timedelta(hours=1), "verdict": "fail"}
+    say(400, "fired", "alert-1", "toxicity", reason="1.4% of the answers are toxic", **window)
+    say(340, "resolved", "alert-1", "toxicity", reason="0.2% of the answers are toxic")
+    say(175, "fired", "alert-2", "quality", evaluation_id="quality-hour-3", **window,
+        reason=f"the share of grounded answers fell to 0.41 {HOSTILE}",
+        evidence={"metrics": {"grounded.mean": 0.41, "grounded.n": 62}, "mlflow_run_id": "f00d" * 8})  # fmt: skip
+    say(160, "acknowledged", "alert-2", "quality", reason="the new catalogue", by="ada")
+    say(100, "fired", "alert-3", "drift", evaluation_id="drift-hour-2", reason="prompts are about something else", **window)
+
+
 def build(folder: Path, records: Sequence[Record]) -> House:
     settings = Settings(data=folder, dashboard=Dashboard(port=8050))
     lake = Lake(settings.lake_uri)
     if records:
         fill(lake, records)
         quality(lake, records)
+        experiment(lake)
+        releases(lake, folder)
+        alerts(lake)
     return House(lake, settings, tuple(records))
 
 
@@ -286,6 +436,12 @@ def build(folder: Path, records: Sequence[Record]) -> House:
 def make_house(tmp_path: Path) -> Callable[[Sequence[Record]], House]:
     """A function: records → a house whose lake holds them."""
     return lambda records: build(tmp_path, records)
+
+
+@pytest.fixture
+def links() -> Callable[[Any], list[str]]:
+    """A function: a component (as JSON) → every address that it leads to."""
+    return addresses
 
 
 @pytest.fixture

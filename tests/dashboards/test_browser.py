@@ -22,9 +22,12 @@ ARGUMENTS = [
     "--disable-sync",
 ]  # fmt: skip
 STARTS_WITHIN_S = 40.0
+expect.set_options(timeout=20_000)
+"""Where other tests run beside these, a page takes its time."""
 
 pytestmark = pytest.mark.servers
 PAINTED = "[...document.querySelectorAll('.js-plotly-plot')].filter(plot => plot.data && plot.data.length).length === 5"
+EXPERIMENT = "/experiments/experiment-20260110-1600"
 SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
 
 
@@ -154,6 +157,11 @@ def test_every_page_opens_clean_in_both_schemes(visit: Any, house: Any, scheme: 
         ("/traces?range=all", "Traces"),
         (f"/traces/{house.hostile.request_id}", house.hostile.request_id),
         ("/quality?range=all&evaluation=quality-hour-2", "Quality & drift"),
+        ("/alerts?range=all", "Alerts"),
+        ("/experiments?range=all", "Experiments"),
+        (EXPERIMENT, "experiment-20260110-1600"),
+        (f"{EXPERIMENT}?case=0000000000000003.0", "Case 0000000000000003"),
+        ("/releases?range=all", "Releases"),
         ("/nowhere", None),
     ):
         page, complaints = visit(path, scheme)
@@ -280,6 +288,38 @@ def test_a_thumb_that_the_gateway_cannot_take_says_so_and_keeps_the_comment(visi
     assert complaints.found == []
 
 
+def test_a_promotion_asks_for_a_reason_and_shows_the_commands_own_answer(visit: Any) -> None:
+    page, complaints = visit("/releases?range=all")
+    page.get_by_role("link", name="Promote").first.click()
+    expect(page).to_have_url(re.compile(r"/releases\?range=all&promote=watchkeeper%403$"))
+    dialog = page.get_by_role("dialog", name="Promote watchkeeper@3")
+    promote = dialog.get_by_role("button", name="Promote")
+    expect(promote).to_be_disabled()
+    dialog.get_by_label("Reason").fill("--help")
+    promote.click()
+    # There is no MLflow in this house: the command says so, and the page shows its line and its name.
+    expect(dialog.get_by_role("alert")).to_contain_text(
+        "watchkeeper release promote watchkeeper@3 --reason --help", timeout=60_000
+    )
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    expect(page).to_have_url(re.compile(r"/releases\?range=all$"))
+    assert complaints.found == []
+
+
+def test_answers_side_by_side_show_hostile_text_as_text(visit: Any) -> None:
+    page, complaints = visit(EXPERIMENT)
+    page.get_by_role("link", name="<img src=x").click()
+    expect(page.locator("del")).to_have_text("a fortnight, I believe.")
+    expect(page.locator("ins")).to_have_text("30 days; the label is in the parcel.")
+    assert page.locator("img[src='x']").count() == 0
+    page.get_by_role("link", name="next case").click()
+    expect(page.get_by_role("heading", level=1)).not_to_have_text("Case 0000000000000003")
+    page.get_by_role("link", name="Experiment", exact=True).click()
+    expect(page.get_by_role("heading", name="Gate", exact=True)).to_be_visible()
+    assert complaints.found == []
+
+
 def test_the_scheme_is_switched_without_the_server_and_remembered(visit: Any) -> None:
     page, complaints = visit("/?range=all")
     wait_until(page, PAINTED)
@@ -343,7 +383,10 @@ def test_a_server_that_was_away_is_noticed_and_asked_again(visit: Any, path: str
 
 
 def test_a_telephone_shows_every_page_without_scrolling_sideways(visit: Any, house: Any) -> None:
-    paths = ("/?range=all", "/traces?range=all", f"/traces/{house.hostile.request_id}", "/quality?range=all")
+    paths = (
+        "/?range=all", "/traces?range=all", f"/traces/{house.hostile.request_id}", "/quality?range=all", "/alerts",
+        "/experiments", EXPERIMENT, f"{EXPERIMENT}?case=0000000000000003.0", "/releases?promote=watchkeeper@3", "/releases",
+    )  # fmt: skip
     for path in paths:
         page, complaints = visit(path, width=390)
         expect(page.get_by_role("heading", level=1)).to_be_visible()

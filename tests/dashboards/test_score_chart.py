@@ -7,6 +7,7 @@ import pytest
 
 from watchkeeper_dashboards.score_chart import ENOUGH, score_chart, shown
 from watchkeeper_dashboards.scores import ScoreWords, in_order, score_of_one, words_of
+from watchkeeper_evaluations.scorers import MEANINGS
 
 TIMES = np.arange("2026-01-10T12:00", "2026-01-10T16:00", 3600, dtype="datetime64[s]")
 QUERIES = [f"?since={hour}" for hour in range(4)]
@@ -37,14 +38,22 @@ def test_few_scores_make_a_ring_and_say_so() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "mean", "one"),
     [("grounded", 1.0, "100%", "yes"), ("grounded", 0.0, "0%", "no"), ("relevance", 0.456, "0.46", "0.46"),
-     ("readability", 61.83, "61.8", "61.8"), ("readability", float("nan"), "–", None)],
+     ("grounded", 0.5, "50.0%", "0.50"), ("relevance", float("nan"), "–", "–")],
 )  # fmt: skip
-def test_values_are_written_as_what_they_are(name: str, value: float, mean: str, one: str | None) -> None:
+def test_values_are_written_as_what_they_are(name: str, value: float, mean: str, one: str) -> None:
     assert shown(words_of(name), value) == mean
-    if one is not None:
-        assert score_of_one(words_of(name), value) == one
+    assert score_of_one(words_of(name), value) == one
 
 
 def test_a_score_that_nobody_described_is_shown_under_its_own_name() -> None:
     assert words_of("tool_use.ok") == ScoreWords("tool_use.ok", "Tool use ok", "", None)
     assert in_order(["zeta", "grounded", "alpha", "relevance"]) == ["relevance", "grounded", "alpha", "zeta"]
+
+
+def test_our_words_say_the_same_as_the_scorers() -> None:
+    """The dashboard loads no scorer, so it says again which way is better and what is a share."""
+    for name, meaning in MEANINGS.items():
+        words = words_of(name)
+        assert words.meaning, name
+        assert (words.better, words.share) == (meaning.better, meaning.kind == "assertion"), name
+        assert (meaning.low, meaning.high) == (0.0, 1.0), name

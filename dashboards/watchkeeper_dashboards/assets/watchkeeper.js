@@ -85,7 +85,7 @@
     const names = given.pop();
     const search = given.pop();
     const query = new URLSearchParams(search || "");
-    if (triggered() && !triggered().endsWith("-url.search")) {
+    if (triggered() && !triggered().endsWith(".search")) {
       return [withQuery(search, Object.fromEntries(names.map((name, at) => [name, given[at]]))), ...names.map(same)];
     }
     return [same(), ...names.map((name) => query.get(name))];
@@ -159,6 +159,18 @@
   // A button that asks for words is off while they are missing.
   const lacks = (...words) => !words.every((word) => (word || "").trim());
 
+  // ---- dialogs -------------------------------------------------------------------------------------------------
+  // A dialog is open while the URL holds one of its keys; closing it takes them away.
+  function dialog(search, opened, closed, keys) {
+    const query = new URLSearchParams(search || "");
+    const wanted = keys.some((key) => query.has(key));
+    const cause = triggered();
+    if ((cause.endsWith(".opened") && !opened && wanted) || (cause.endsWith("-close.n_clicks") && closed)) {
+      return [withQuery(search, Object.fromEntries(keys.map((key) => [key, null]))), false];
+    }
+    return [same(), wanted];
+  }
+
   // ---- asking again --------------------------------------------------------------------------------------------
   const GIVE_UP_MS = 25000;
   let asked = Date.now();
@@ -189,7 +201,7 @@
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     watchkeeper: {
-      paint, scheme, range, links, filters, queried, openPoint, openRequests, refreshGrid, scoreColumn, picked, lacks, tick, navbar,
+      paint, scheme, range, links, filters, queried, openPoint, openRequests, refreshGrid, scoreColumn, picked, lacks, dialog, tick, navbar,
       title, close: () => false,
     },
   });

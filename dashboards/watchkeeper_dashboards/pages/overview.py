@@ -16,7 +16,7 @@ from dash.development.base_component import Component
 from watchkeeper.lake import reading
 from watchkeeper.lake.rollup import Rollups
 from watchkeeper.record import STAGES
-from watchkeeper_dashboards import evidence, figures, parts, shell, units
+from watchkeeper_dashboards import alarms, evidence, figures, parts, shell, units
 from watchkeeper_dashboards.canvas import Figure, Series
 from watchkeeper_dashboards.page import Page, Sources
 from watchkeeper_dashboards.period import Period, chosen, period
@@ -94,6 +94,7 @@ def layout(sources: Sources, _: str) -> Component:
     return shell.live(
         "overview",
         parts.head("Overview", "Is the service healthy, safe and affordable right now?"),
+        html.Div(id="overview-alerts"),
         html.Div(id="overview-empty"),
         html.Div(
             [html.Div(id="overview-tiles", className="wk-tiles"), *charts, *tables],
@@ -107,6 +108,7 @@ def register(app: Dash, sources: Sources) -> None:
     shell.keep_ticking(app, "overview")
 
     @app.callback(
+        Output("overview-alerts", "children"),
         Output("overview-empty", "children"),
         Output("overview-body", "style"),
         Output("overview-tiles", "children"),
@@ -126,8 +128,9 @@ def register(app: Dash, sources: Sources) -> None:
         span = period(chosen(search), now, served[0] if served else None)
         current = Rollups.read(sources.lake, span.start, span.end, bucket_s=span.bucket_s)
         answer = _filled(sources, span, current) if current.n.sum() else _nothing(sources, span, served)
+        open_ones = alarms.notice_of(sources)
         shell.report_success(now, time.perf_counter() - began)
-        return answer
+        return (open_ones, *answer)
 
     shell.browser(app, "openPoint", Input(parts.graph("latency"), "clickData"))
 

@@ -81,6 +81,8 @@ def layout(sources: Sources, _: str) -> Component:
             className="wk-stack",
         ),
         dcc.Store(id="quality-names", data=["release"]),
+        # The controls' own, or the page's callbacks would wait for them whenever they ask for the address.
+        dcc.Location(id="quality-query", refresh="callback-nav"),
     )  # fmt: skip
 
 
@@ -102,8 +104,8 @@ def register(app: Dash, sources: Sources) -> None:
     shell.browser(app, "openRequests", *(Input(parts.graph(f"score-{number}"), "clickData") for number in slots))
     shell.browser(
         app, "queried",
-        Output("quality-url", "search"), Output("quality-release", "value"),
-        Input("quality-release", "value"), Input("quality-url", "search"), State("quality-names", "data"),
+        Output("quality-query", "search"), Output("quality-release", "value"),
+        Input("quality-release", "value"), Input("quality-query", "search"), State("quality-names", "data"),
     )  # fmt: skip
 
     @app.callback(
@@ -153,26 +155,13 @@ def read_courses(sources: Sources, span: Period, release: str | None) -> tuple[T
     width_s = span.bucket_s * figures.buckets_a_bar(int(buckets))
     rollups = Rollups.read(sources.lake, span.start, span.end, release=release, bucket_s=width_s)
     names = in_order(list(rollups.score_names))
-    courses = [_course(sources, rollups, words_of(name), span, width_s, release) for name in names]
-    courses = [course for course in courses if course.n.sum()]
+    counts = {name: rollups.score_counts(name).sum(axis=1).astype(float) for name in names}
+    courses = [Course(words_of(name), rollups.score_mean(name), counts[name]) for name in names if counts[name].any()]
     if not courses:
         return rollups.times, width_s, []
     begin = min(int(np.argmax(course.n > 0)) for course in courses)
     cut = [Course(course.score, course.mean[begin:], course.n[begin:]) for course in courses]
     return rollups.times[begin:], width_s, cut
-
-
-def _course(
-    sources: Sources, rollups: Rollups, score: ScoreWords, span: Period, width_s: int, release: str | None
-) -> Course:
-    if score.unit:
-        return Course(score, rollups.score_mean(score.name), rollups.score_counts(score.name).sum(axis=1).astype(float))
-    mean, n = np.full(len(rollups.times), np.nan), np.zeros(len(rollups.times))
-    origin = rollups.times[0].astype("datetime64[s]").astype(int)
-    for bucket, value, count in evidence.score_means(sources.lake, score.name, span.start, span.end, width_s, release):
-        at = int((bucket.timestamp() - origin) // width_s)
-        mean[at], n[at] = value, count
-    return Course(score, mean, n)
 
 
 def _card(
