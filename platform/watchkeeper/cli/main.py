@@ -4,12 +4,14 @@ Exit codes everywhere: 0 good, 1 the thing asked about is bad, 2 wrong use (one 
 """
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from watchkeeper.cli import output
 from watchkeeper.cli.dataset import app as dataset
+from watchkeeper.cli.experiment import app as experiment
 from watchkeeper.cli.options import ASK, IMPROVE, ONE_PROCESS, WHOLE, Config, Data, Json, example
 from watchkeeper.cli.release import app as release
 
@@ -24,6 +26,7 @@ app = typer.Typer(
 
 app.add_typer(dataset, name="dataset", rich_help_panel=IMPROVE)
 app.add_typer(release, name="release", rich_help_panel=IMPROVE)
+app.add_typer(experiment, name="experiment", rich_help_panel=IMPROVE)
 
 
 @app.command(rich_help_panel=WHOLE, epilog=example("watchkeeper up --config watchkeeper.toml"))
@@ -151,6 +154,42 @@ def verify(
     from watchkeeper.cli.verify import run
 
     raise typer.Exit(run(output.settings(config, data), scored=scored, as_json=as_json))
+
+
+@app.command(rich_help_panel=IMPROVE, epilog=example("watchkeeper compare champion watchkeeper@2"))
+def compare(
+    base: Annotated[str, typer.Argument(help="A release: watchkeeper@1, its version, or champion.")],
+    candidate: Annotated[str, typer.Argument(help="The release to hold against it.")],
+    experiment: Annotated[str | None, typer.Option("--experiment", help="Default: the newest that tried both.")] = None,
+    config: Config = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """How a release differs from another one, over the same cases. 3: no experiment has tried both."""
+    from watchkeeper.cli.comparison import compare
+
+    settings = output.settings(config, data)
+    raise typer.Exit(compare(settings, base, candidate, experiment=experiment, as_json=as_json))
+
+
+@app.command(rich_help_panel=IMPROVE, epilog=example("watchkeeper gate champion watchkeeper@2 --policy gate.toml"))
+def gate(
+    base: Annotated[str | None, typer.Argument(help="A release, or champion; default: see above.")] = None,
+    candidate: Annotated[str | None, typer.Argument(help="The release that wants to serve.")] = None,
+    experiment: Annotated[str | None, typer.Option("--experiment", help="Default: the newest that tried both.")] = None,
+    policy: Annotated[Path | None, typer.Option("--policy", help="What has to be shown (TOML); default: ours.")] = None,
+    config: Config = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Whether a release may serve. 0: it passes, 1: it fails, 3: not enough evidence.
+
+    Without releases: the two of the newest experiment, the champion as the base.
+    """
+    from watchkeeper.cli.comparison import gate
+
+    settings = output.settings(config, data)
+    raise typer.Exit(gate(settings, base, candidate, experiment=experiment, policy=policy, as_json=as_json))
 
 
 @app.command(rich_help_panel=ASK, epilog=example("watchkeeper doctor"))

@@ -14,17 +14,22 @@ import pyarrow as pa
 from watchkeeper.lake.interactions import DAY, Kind, microseconds
 from watchkeeper.lake.lake import Lake
 from watchkeeper.lake.tables import COMPARISONS, EXPERIMENTS
-from watchkeeper.record import SCHEMA_VERSION
+from watchkeeper.record import SCHEMA_VERSION, Record
 
 FAILED_SQL: Final = "(error IS NOT NULL OR status >= 400 OR coalesce(finish_reason, '') = 'content_filter')"
 """SQL: nobody got an answer to this replayed request, because of an error or because a guard blocked."""
 
 
+def failed(record: Record) -> bool:
+    """`FAILED_SQL`, of a record."""
+    return record.error is not None or record.status >= 400 or record.finish_reason == "content_filter"
+
+
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """One release's part of an experiment: `n` answers, of which `failed` never came (an error or a block).
 
-    `metrics`: means by name of score, `total_ms`, `input_tokens`, `output_tokens` and `cost_usd` an answer, `total_ms.p50`,
-    `total_ms.p95`.
+    `metrics`: means by name of score; of the answers that came, means of `total_ms`, `input_tokens`, `output_tokens` and
+    `cost_usd`, and `total_ms.p50`, `total_ms.p95`.
     """
 
     experiment_id: str

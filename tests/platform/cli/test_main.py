@@ -11,10 +11,13 @@ import pytest
 
 COMMANDS = (
     *("up", "demo", "serve", "model", "encoder", "ship", "schedule", "evaluate", "dashboard", "verify", "doctor", "config"),
+    *("compare", "gate"),
 )
-GROUPS = ("dataset", "release")
+GROUPS = ("dataset", "experiment", "release")
 """Commands that have commands."""
 RELEASE = tuple(f"release {name}" for name in ("list", "register", "show", "diff", "promote", "rollback"))
+NEEDY = ("evaluate", "compare")
+"""They say first what they are to be told."""
 
 
 def type_in(*words: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -66,7 +69,10 @@ def test_config_is_one_document_with_every_section(tmp_path: Path) -> None:
     assert document["mlflow"]["experiment"] == "watchkeeper"
 
 
-@pytest.mark.parametrize("command", [*(command for command in COMMANDS if command != "evaluate"), "release list"])
+READY = (*(command for command in COMMANDS if command not in NEEDY), "release list", "experiment list")
+
+
+@pytest.mark.parametrize("command", READY)
 def test_wrong_settings_are_one_line_and_exit_2(command: str, tmp_path: Path) -> None:
     (tmp_path / "watchkeeper.toml").write_text("[gateway]\nprot = 8123\n")
     shown = type_in(*command.split(), cwd=tmp_path)
@@ -88,6 +94,13 @@ def test_wrong_settings_are_one_line_and_exit_2(command: str, tmp_path: Path) ->
         (["release", "rollback"], "--reason"),
         (["release", "rollback", "--reason", " "], "--reason: say why"),
         (["release", "promote", "2", "--override", ""], "--override: say why"),
+        (["experiment", "frobnicate"], "No such command"),
+        (["experiment", "run", "--dataset", "refunds"], "--release"),
+        (["experiment", "run", "--dataset", "refunds", "--release", "1", "--repeats", "0"], "--repeats"),
+        (["experiment", "show", "nothing"], "no finished experiment 'nothing'"),
+        (["compare", "watchkeeper@1"], "Missing argument"),
+        (["gate", "watchkeeper@1"], "name the candidate too"),
+        (["gate", "--policy", "nowhere.toml"], "nowhere.toml"),
     ],
 )
 def test_wrong_use_exits_2_and_says_what(words: list[str], said: str, tmp_path: Path) -> None:
