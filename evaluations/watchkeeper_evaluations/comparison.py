@@ -111,7 +111,7 @@ def compare(
         clusters=len({case.session for case in cases}),
         alpha=alpha,
         failed=Failed(failed(case.base for case in cases), failed(case.candidate for case in cases)),
-        metrics=tuple(_metric(found, alpha) for found in columns),
+        metrics=tuple(measured(found, alpha) for found in columns),
     )
     return read_for(plain, primary, margins or {})
 
@@ -137,8 +137,8 @@ def read_for(comparison: Comparison, primary: Collection[str], margins: Mapping[
     )
 
 
-def _metric(found: Column, alpha: float) -> Metric:
-    """Measured, and not yet judged beside the others."""
+def measured(found: Column, alpha: float) -> Metric:
+    """One metric alone; `read_for` says what it is beside the others."""
     measure = found.measure
     differences = found.candidate - found.base
     sums = np.bincount(found.sessions, differences).astype(np.float64)

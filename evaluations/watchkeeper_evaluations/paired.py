@@ -150,9 +150,10 @@ def _with_one_more_each(sums: Floats, sizes: Floats, squares: float, alpha: floa
     """
     usual = float((sizes**2).sum() / sizes.sum())
     weight = min(max(float((sums**2).sum()) / squares, 1.0), usual) if squares > 0 else usual
-    sums, sizes = np.append(sums, [weight, -weight]), np.append(sizes, [weight, weight])
-    sessions, count = len(sums), float(sizes.sum())
+    sessions, count = len(sums) + 2, float(sizes.sum()) + 2 * weight
     mean = float(sums.sum()) / count
-    spread = math.sqrt(float(((sums - mean * sizes) ** 2).sum()) * sessions / (sessions - 1)) / count
+    # The two sessions added sum to nought; their squared distances from the mean are these.
+    squared = float(((sums - mean * sizes) ** 2).sum()) + 2 * weight**2 * (1 + mean**2)
+    spread = math.sqrt(squared * sessions / (sessions - 1)) / count
     reach = float(student.ppf(1 - alpha / 2, sessions - 1)) * spread
     return max(mean - reach, -1.0), min(mean + reach, 1.0)

@@ -26,6 +26,8 @@ from watchkeeper_evaluations.scorer import Score
 Kind = Literal["assertion", "number"]
 Better = Literal["higher", "lower"]
 Floats = NDArray[np.float64]
+Sides = tuple[Sequence[float | None], Sequence[float | None]]
+"""What the rows of one case say, base and candidate."""
 
 ANSWERED: Final = "answered"
 COSTS: Final = ("total_ms", "ttft_ms", "input_tokens", "output_tokens", "cost_usd")
@@ -117,50 +119,63 @@ def measures(meanings: Iterable[Score]) -> list[Measure]:
 
 
 def column(cases: Sequence[Pair], measure: Measure) -> Column | None:
-    """None where no case has it on both sides. Raises `NotComparable` for an assertion that is neither true nor false."""
-    sides: list[tuple[float, float]] = []
-    sessions: list[tuple[bool, str]] = []
-    missing = [0, 0]
-    repeats = 1
-    scored = False
-    for case in cases:
-        read = [[measure.read(row) for row in side] for side in (case.base, case.candidate)]
-        has = any(value is not None for side in read for value in side)
-        values = _means(measure, read, has or _all_failed(case))
-        if values is None:
-            continue
-        scored = scored or has
-        sides.append(values)
-        sessions.append(case.session)
-        repeats = math.lcm(repeats, *map(len, read))
-        if has and measure.bad is not None:
-            for side, rows in enumerate((case.base, case.candidate)):
-                missing[side] += sum(value is None and not row.failed for value, row in zip(read[side], rows, strict=True))
-    if not scored:
+    """None where no case has it. Raises `NotComparable` for an assertion that is neither true nor false."""
+    read = [_read(case, measure) for case in cases]
+    if not any(_has(sides) for sides in read):
         return None
-    numbers = {session: number for number, session in enumerate(sorted(set(sessions)))}
-    table = np.array(sides, np.float64)
-    units = np.array([numbers[session] for session in sessions], np.int64)
-    return Column(measure, table[:, 0], table[:, 1], units, missing[0], missing[1], repeats)
+    kept = [
+        (case, sides, means)
+        for case, sides in zip(cases, read, strict=True)
+        if (means := _means(case, measure, sides)) is not None
+    ]
+    if not kept:
+        return None
+    numbers = {session: number for number, session in enumerate(sorted({case.session for case, _, _ in kept}))}
+    table = np.array([means for _, _, means in kept], np.float64)
+    lacking = [_lacking(case, sides) for case, sides, _ in kept if measure.bad is not None and _has(sides)]
+    return Column(
+        measure,
+        table[:, 0],
+        table[:, 1],
+        np.array([numbers[case.session] for case, _, _ in kept], np.int64),
+        sum(base for base, _ in lacking),
+        sum(candidate for _, candidate in lacking),
+        math.lcm(*(len(side) for _, sides, _ in kept for side in sides)),
+    )
 
 
-def _means(measure: Measure, sides: Sequence[Sequence[float | None]], counts: bool) -> tuple[float, float] | None:
-    if not counts:
+def _read(case: Pair, measure: Measure) -> Sides:
+    return [measure.read(row) for row in case.base], [measure.read(row) for row in case.candidate]
+
+
+def _has(sides: Sides) -> bool:
+    """Whether any row of either side has the value."""
+    return any(value is not None for side in sides for value in side)
+
+
+def _means(case: Pair, measure: Measure, sides: Sides) -> tuple[float, float] | None:
+    """What each side says of a case; None: the case is left out."""
+    if not _has(sides) and not all(row.failed for row in (*case.base, *case.candidate)):
         return None
     means = []
     for side in sides:
-        values = [measure.bad if value is None else value for value in side]
-        known = [value for value in values if value is not None]
+        filled = [measure.bad if value is None else value for value in side]
+        known = [value for value in filled if value is not None]
         if measure.kind == "assertion" and any(value not in {0, 1} for value in known):
-            raise NotComparable(f"{measure.name} is an assertion, true or false, and not {known}")
+            raise NotComparable(f"{measure.name} of case {case.base[0].case_id} is neither true nor false: {known}")
         if not known:
             return None
         means.append(math.fsum(known) / len(known))
     return means[0], means[1]
 
 
-def _all_failed(case: Pair) -> bool:
-    return all(row.failed for side in (case.base, case.candidate) for row in side)
+def _lacking(case: Pair, sides: Sides) -> tuple[int, int]:
+    """Rows of each side that did not fail, and yet lack the value."""
+    base, candidate = (
+        sum(value is None and not row.failed for value, row in zip(values, rows, strict=True))
+        for values, rows in zip(sides, (case.base, case.candidate), strict=True)
+    )
+    return base, candidate
 
 
 def _by_case(rows: Iterable[Row]) -> dict[str, list[Row]]:
