@@ -24,14 +24,16 @@ pytestmark = [pytest.mark.servers, pytest.mark.models]
 
 HOURS = 24
 ROWS = 4
-JOBS = ("toxicity", "drift")
+JOBS = ("toxicity", "quality", "drift")
 KILLS = 6
 
 
 def config(folder: Path, mlflow: int) -> Path:
     file = folder / "watchkeeper.toml"
     jobs = "".join(f'[[jobs]]\njob = "{job}"\nevery = "1h"\nmin_n = 3\n' for job in JOBS)
-    file.write_text(f'data = "{folder / "data"}"\n[mlflow]\nuri = "http://127.0.0.1:{mlflow}"\n{jobs}')
+    file.write_text(
+        f'data = "{folder / "data"}"\n[mlflow]\nuri = "http://127.0.0.1:{mlflow}"\n[stages]\nembed = false\n{jobs}'
+    )
     return file
 
 
@@ -119,9 +121,10 @@ def test_a_schedule_that_is_killed_again_and_again_judges_each_window_once(
     assert sorted(run["info"]["run_id"] for run in logged) == sorted(named)
     assert {run["info"]["status"] for run in logged} == {"FINISHED"}
     assert {row["mlflow_run_id"] for row in rows if row["n"] == 0} == {None}
-    scores = lake.query("SELECT request_id, name FROM scores WHERE name IN ('toxicity.prompt', 'toxicity.output')")
+    names = ("toxicity.prompt", "toxicity.output", "grounded", "refusal", "repetition", "truncated")
+    scores = lake.query("SELECT request_id, name FROM scores WHERE name IN (SELECT unnest($names))", {"names": names})
     counts = Counter((row["request_id"], row["name"]) for row in scores.to_pylist())
     assert set(counts.values()) == {1}
-    assert len(counts) == 2 * lake.query("SELECT request_id FROM interactions").num_rows
+    assert len(counts) == len(names) * lake.query("SELECT request_id FROM interactions").num_rows
     status = json.loads((settings.data / "schedule.json").read_text())
     assert {job: status["jobs"][job]["error"] for job in JOBS} == dict.fromkeys(JOBS)

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from watchkeeper.record import Source
 from watchkeeper.serving.check import support as check
+from watchkeeper.serving.sentences import split
 from watchkeeper_evaluations.scorer import Score, Scores
 from watchkeeper_evaluations.scorers.answer import COLUMNS, answers
 from watchkeeper_evaluations.scorers.refusal import declines
@@ -47,5 +48,4 @@ def grounded(retrieved: int | None, support: float | None, answer: str | None) -
 
 def claims(answer: str) -> bool:
     """Whether some sentence of the answer asserts something, and does not decline to."""
-    sentences = check(answer, _ANY_SOURCE).sentences
-    return any(sentence.supported is not None and not declines(sentence.text) for sentence in sentences)
+    return any(check(piece, _ANY_SOURCE).overall is not None and not declines(piece) for piece in split(answer))
