@@ -71,6 +71,15 @@ def _knowledge(settings: Settings) -> Iterator[Finding]:
             yield Finding("knowledge", "bad", f"{folder}: there is no such folder", "set knowledge.folders")
 
 
+def _release(settings: Settings) -> Iterator[Finding]:
+    from watchkeeper.release import ReleaseBroken, champion
+
+    try:
+        yield Finding("release", "good", f"{champion(settings.data).id} serves")
+    except ReleaseBroken as error:
+        yield Finding("release", "bad", str(error), "a gateway that is started now ends at once")
+
+
 def _servers(settings: Settings) -> Iterator[Finding]:
     gateway, board = settings.gateway, settings.dashboard
     asked = [
@@ -133,4 +142,6 @@ def _schedule(settings: Settings) -> Iterator[Finding]:
         yield Finding("alerts.webhook", "bad", status.webhook, "check alerts.webhook; it is tried again")
 
 
-LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (_data, _weights, _knowledge, _spool, _schedule, _servers)
+LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+    *(_data, _weights, _knowledge, _release, _spool, _schedule, _servers),
+)

@@ -112,9 +112,13 @@ def test_wrong_use_exits_2_and_says_what(words: list[str], said: str, tmp_path: 
 
 def test_doctor_says_what_is_wrong_and_exits_1(tmp_path: Path) -> None:
     (tmp_path / "watchkeeper.toml").write_text('[knowledge]\nfolders = ["nowhere"]\n')
+    (tmp_path / ".watchkeeper").mkdir()
+    (tmp_path / ".watchkeeper" / "release.json").write_text("{broken")
     shown = type_in("doctor", "--json", cwd=tmp_path)
     assert shown.returncode == 1
     findings = {finding["part"]: finding for finding in json.loads(shown.stdout)}
     assert findings["knowledge"]["state"] == "bad"
     assert findings["data folder"]["state"] == "good"
+    assert findings["release"]["state"] == "bad"
+    assert "release.json: is no release" in findings["release"]["detail"]
     assert findings["gateway"]["state"] == "off"

@@ -71,10 +71,11 @@ weight = 0.000001
     )
     url = f"http://127.0.0.1:{port}"
     module_processes([sys.executable, "-m", "watchkeeper", "serve", "--config", str(config)], ready=f"{url}/health/live")
+    made = SimpleNamespace(url=url, data=data, first=first, second=second)
     deadline = time.monotonic() + 30
-    while requests.get(f"{url}/health/ready", timeout=5).json()["knowledge"] != "ready" and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return SimpleNamespace(url=url, data=data, first=first, second=second)
+    while not ask(made, OTHER.id).json()["watchkeeper"]["sources"] and time.monotonic() < deadline:
+        time.sleep(0.1)  # until the handbook is indexed
+    return made
 
 
 def ask(
