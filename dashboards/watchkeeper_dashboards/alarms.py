@@ -21,4 +21,5 @@ def notice_of(sources: Sources) -> Component | None:
         return None
     jobs = ", ".join(dict.fromkeys(waiting))
     words = f"{len(waiting)} alert{'s are' if len(waiting) > 1 else ' is'} open: {jobs}. "
-    return parts.notice([words, dcc.Link("See why", href="/alerts", id={"nav": "alerts", "path": "/alerts"})])
+    see = dcc.Link("See why", href="/alerts", id={"nav": "alerts", "path": "/alerts"})
+    return parts.notice([words, see], role="status")

@@ -134,9 +134,9 @@ def cells(columns: Sequence[tuple[str, str]], values: Sequence[Children], class_
     )
 
 
-def notice(text: Children) -> Component:
-    """Something went wrong, in a sentence."""
-    return html.Div([icon("alert-triangle"), html.P(text)], className="wk-notice", role="alert")
+def notice(text: Children, role: Literal["alert", "status"] = "alert") -> Component:
+    """Something went wrong, in a sentence. `role`: an alert interrupts a screen reader, a status waits."""
+    return html.Div([icon("alert-triangle"), html.P(text)], className="wk-notice", role=role)
 
 
 def done(text: Children) -> Component:

@@ -302,8 +302,18 @@ _DELTAS: tuple[tuple[str, str, str | None, bool, float, float, tuple[float, floa
 """Of a comparison: name, kind, better, primary, base, candidate, interval, outcome."""
 
 
+DIGESTS = ("1" * 64, Release(name="watchkeeper", version=2).digest)
+"""Of the two releases that the experiment tried."""
+
+
 def experiment(lake: Lake, cases: int = 40, seed: int = 7) -> None:
     """Two releases answered `cases` cases; one answer failed; a comparison, and a gate that let the candidate pass."""
+    answered(lake, cases, seed, DIGESTS)
+    compared(lake, cases)
+
+
+def answered(lake: Lake, cases: int, seed: int, digests: Sequence[str]) -> None:
+    """The answers of an experiment, their scores, and its trials."""
     rng = random.Random(seed)
     started, ended = NOW - timedelta(minutes=57), NOW - timedelta(minutes=50)
     records, grounded = [], []
@@ -336,13 +346,19 @@ def experiment(lake: Lake, cases: int = 40, seed: int = 7) -> None:
     trials = [
         Trial(
             experiment_id=EXPERIMENT, started_at=started, ended_at=ended, dataset="hard", dataset_digest="d" * 64,
-            release=release, digest=digest * 64, n=cases, failed=failed, mlflow_run_id="beef" * 8,
+            release=release, digest=digest, n=cases, failed=failed, mlflow_run_id="beef" * 8,
             mlflow_parent_id="cafe" * 8,
             metrics={"grounded": share, "relevance": 0.5, "total_ms.p50": 900.0, "total_ms.p95": 1400.0},
         )
-        for release, digest, failed, share in (("watchkeeper@1", "1", 0, 0.41), ("watchkeeper@2", "2", 1, 0.73))
+        for release, digest, failed, share in zip(
+            ("watchkeeper@1", "watchkeeper@2"), digests, (0, 1), (0.41, 0.73), strict=True
+        )
     ]  # fmt: skip
     lake.append("experiments", trial_rows(trials))
+
+
+def compared(lake: Lake, cases: int) -> None:
+    """A mere comparison of the experiment's releases, then a gate."""
     metrics = [
         {"name": name, "kind": kind, "better": better, "primary": primary, "n": cases - 1, "clusters": cases // 2,
          "base": base, "candidate": candidate, "delta": candidate - base, "low": low, "high": high, "p": 0.0004,
@@ -365,8 +381,8 @@ def experiment(lake: Lake, cases: int = 40, seed: int = 7) -> None:
     ]
     common: dict[str, Any] = {
         "experiment_id": EXPERIMENT, "dataset": "hard", "dataset_digest": "d" * 64, "base": "watchkeeper@1",
-        "base_digest": "1" * 64, "candidate": "watchkeeper@2",
-        "candidate_digest": Release(name="watchkeeper", version=2).digest, "n": cases - 1,
+        "base_digest": DIGESTS[0], "candidate": "watchkeeper@2",
+        "candidate_digest": DIGESTS[1], "n": cases - 1,
         "mlflow_run_id": "feed" * 8,
     }  # fmt: skip
     lake.append("comparisons", comparison_row(Compared(
@@ -391,10 +407,9 @@ def releases(lake: Lake, folder: Path) -> None:
     )
     for minutes, event, release, digest, previous, reason, override, comparison_id in rows:
         at = NOW - timedelta(minutes=minutes)
-        served = Release(name="watchkeeper", version=2).digest
         row = {
             "date": at.date(), "at": at, "event": event, "release": release, "previous": previous, "reason": reason,
-            "digest": served if digest == "2" else digest * 64, "override": override, "comparison_id": comparison_id,
+            "digest": DIGESTS[1] if digest == "2" else digest * 64, "override": override, "comparison_id": comparison_id,
             "by": "ada",
         }  # fmt: skip
         lake.append("releases", pa.Table.from_pylist([row], RELEASES))
@@ -463,6 +478,12 @@ def validate() -> Callable[[Any], None]:
 def reader_of() -> Callable[[House], Reader]:
     """A function: a house → a reader of the app over it."""
     return lambda house: Reader(assemble(house.sources()))
+
+
+@pytest.fixture
+def replay() -> Callable[[Lake, Sequence[str]], None]:
+    """A function: a lake and the digests of watchkeeper@1 and @2 → an experiment in which both answered 40 cases."""
+    return lambda lake, digests: answered(lake, 40, 7, digests)
 
 
 @pytest.fixture

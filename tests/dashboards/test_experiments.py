@@ -30,7 +30,7 @@ def test_the_list_has_a_row_an_experiment_with_its_gate(house: Any, reader_of: A
 def test_no_experiment_says_what_to_type(make_house: Any, reader_of: Any, read: Any) -> None:
     reader = reader_of(make_house([]))
     body = reader.fire("experiments-body.children")["response"]["experiments-body"]["children"]
-    assert any("watchkeeper experiment run --dataset" in word for word in read(body))
+    assert any("watchkeeper experiment run --dataset NAME" in word for word in read(body))
     missing = look(reader)
     assert "There is no such experiment" in read(missing["experiment-body"]["children"])
     assert missing["experiment-form"]["style"] == {"display": "none"}

@@ -1,6 +1,8 @@
 """The palette can be read: contrast, and distance for eyes that do not tell red from green."""
 
 import itertools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,6 +74,32 @@ def test_colours_of_one_chart_differ_for_all_eyes(palette: theme.Palette, eyes: 
     seen = {token: lab(np.array(EYES[eyes]) @ linear(palette[token])) for token in together}
     for one, other in itertools.combinations(together, 2):
         assert np.linalg.norm(seen[one] - seen[other]) >= 11, (one, other)
+
+
+def mixed(colour: str, ground: str, share: float) -> str:
+    """CSS `color-mix(in srgb, colour share, ground)`."""
+    pairs = [(int(colour[at : at + 2], 16), int(ground[at : at + 2], 16)) for at in (1, 3, 5)]
+    return "#" + "".join(f"{round(over * share + under * (1 - share)):02x}" for over, under in pairs)
+
+
+@SCHEMES
+def test_words_can_be_read_on_every_tinted_ground(palette: theme.Palette) -> None:
+    """Notices with their command, what differs between two answers, an open dialog's hints, chosen rows."""
+    grounds = [palette["block-soft"], palette["accent-soft"], mixed(palette["green"], palette["card"], 0.09)]
+    for ground in grounds:
+        assert contrast(palette["text"], ground) >= 4.5
+        assert contrast(palette["dim"], ground) >= 4.5
+    for token, share in (("block", 0.16), ("green", 0.18)):
+        assert contrast(palette["text"], mixed(palette[token], palette["card"], share)) >= 4.5
+
+
+@SCHEMES
+@pytest.mark.parametrize("tone", ["pass", "flag", "block", "unknown"])
+def test_the_shape_of_a_verdict_stands_out_on_its_window(palette: theme.Palette, tone: str) -> None:
+    style = (Path(theme.__file__).parent / "assets" / "style.css").read_text(encoding="utf-8")
+    tint = re.search(r"\.wk-window \{[^}]*background: color-mix\(in srgb, var\(--tone\) (\d+)%", style)
+    assert tint is not None
+    assert contrast(palette[tone], mixed(palette[tone], palette["card"], int(tint[1]) / 100)) >= 3
 
 
 def test_both_schemes_have_the_same_tokens() -> None:

@@ -80,8 +80,9 @@ def verdict_of(gate: Compared) -> Component:
 def _nothing() -> Component:
     return parts.empty(
         "No experiment yet",
-        "Tick requests under Traces and add them to a dataset, then let two releases answer it:",
-        command="watchkeeper experiment run --dataset NAME --release watchkeeper@1 --release watchkeeper@2",
+        "Tick requests under Traces and add them to a dataset. Then close it, and let two releases answer it:",
+        command="watchkeeper dataset freeze NAME\n"
+        "watchkeeper experiment run --dataset NAME --release champion --release watchkeeper@2",
     )
 
 

@@ -14,7 +14,7 @@ from watchkeeper_dashboards.page import Sources
 def bar() -> Component:
     """Shown while something is ticked; what came of it stays below."""
     name = dmc.TextInput(
-        id="traces-dataset", placeholder="name of a dataset", size="sm", w=220, **parts.attributes(aria_label="Dataset")
+        id="traces-dataset", placeholder="a dataset: hard-cases", size="sm", w=220, **parts.attributes(aria_label="Dataset")
     )
     add = dmc.Button("Add 0 to dataset", id="traces-add", size="sm", disabled=True)
     note = html.Span("A new name makes a new dataset; requests that are in it already are not added again.",
