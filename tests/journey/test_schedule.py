@@ -88,6 +88,9 @@ def test_a_schedule_that_is_killed_again_and_again_judges_each_window_once(
         goal = len(judged(lake)) + rng.randrange(1, 9)
         wait_for(lambda goal=goal: len(judged(lake)) >= goal, what=f"{goal} windows ({process.log})", within_s=60)
         time.sleep(rng.uniform(0, 0.6))
+        if kill == 1:
+            process.stop()  # told to end, in the middle of its work
+            assert process.popen.returncode == 0
         process.kill()
         if kill == 2:
             fill(lake, day, [0, 3], 20)  # their windows have been judged
