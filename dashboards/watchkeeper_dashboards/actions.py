@@ -16,9 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import tomli_w
-
-from watchkeeper.settings import Settings
+from watchkeeper.settings import Settings, as_toml
 from watchkeeper_dashboards.delivery import LOOPBACK
 
 TIMEOUT_S: Final = 120.0
@@ -85,7 +83,7 @@ def run(settings: Settings, command: Command, timeout_s: float = TIMEOUT_S) -> O
     if refused:
         return Outcome(command.shown, None, error=refused)
     with tempfile.NamedTemporaryFile("w", suffix=".toml", encoding="utf-8") as config:  # mode 0600
-        config.write(tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True)))
+        config.write(as_toml(settings))
         config.flush()
         try:
             process = subprocess.Popen(

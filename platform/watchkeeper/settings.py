@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+import tomli_w
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as EnvError
 
@@ -82,8 +92,15 @@ Duration = Annotated[str, AfterValidator(_duration)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 JobName = Literal["toxicity", "quality", "safety", "latency", "drift"]
 Home = Annotated[Path, AfterValidator(Path.expanduser)]
-Share = Annotated[Annotated[float, Field(ge=0, le=1)] | None, BeforeValidator(_or_false)]
-Milliseconds = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_or_false)]
+
+
+def _as_written(value: float | None) -> float | bool:
+    return False if value is None else float(value)
+
+
+_SWITCHED_OFF = PlainSerializer(_as_written, when_used="json")
+Share = Annotated[Annotated[float, Field(ge=0, le=1)] | None, BeforeValidator(_or_false), _SWITCHED_OFF]
+Milliseconds = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_or_false), _SWITCHED_OFF]
 
 
 class Section(BaseModel):
@@ -352,6 +369,24 @@ def load(file: Path | None = None, data: Path | None = None) -> Settings:
     except ValidationError as error:
         raise SettingsError(_explain(error, file, text)) from None
     return settings if data is None else settings.model_copy(update={"data": data})
+
+
+def as_toml(settings: Settings) -> str:
+    """All settings as a file that `load` reads the same."""
+    return tomli_w.dumps(_without_nulls(settings.model_dump(mode="json")))
+
+
+def _without_nulls(plain: dict[str, Any]) -> dict[str, Any]:
+    """TOML has no null: a key that is not there has its default, which is null wherever a value can be."""
+    return {
+        key: _without_nulls(value)
+        if isinstance(value, dict)
+        else [_without_nulls(item) if isinstance(item, dict) else item for item in value]
+        if isinstance(value, list)
+        else value
+        for key, value in plain.items()
+        if value is not None
+    }
 
 
 def _read(file: Path) -> tuple[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from watchkeeper.settings import Gateway, Settings, SettingsError, load, seconds
+from watchkeeper.settings import Gateway, Settings, SettingsError, as_toml, load, seconds
 
 
 def write(folder: Path, text: str) -> Path:
@@ -143,3 +143,11 @@ def test_jobs_that_are_given_are_all_there_are(tmp_path: Path) -> None:
 def test_a_gateway_on_every_address_is_asked_at_loopback() -> None:
     urls = [Gateway(host=host, port=80).url for host in ("0.0.0.0", "::", "::1", "10.0.0.5")]
     assert urls == ["http://127.0.0.1:80", "http://[::1]:80", "http://[::1]:80", "http://10.0.0.5:80"]
+
+
+def test_settings_written_as_a_file_read_the_same(tmp_path: Path) -> None:
+    """The demo writes them to its folder, the dashboard for the commands that it runs; TOML has no null."""
+    settings = load(write(tmp_path, "[objectives]\nrefusal = false\ngrounded = 0.4\n"))
+    again = load(write(tmp_path, as_toml(settings)))
+    assert again == settings
+    assert again.objectives.refusal is None

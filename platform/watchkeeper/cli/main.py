@@ -31,21 +31,22 @@ app.add_typer(experiment, name="experiment", rich_help_panel=IMPROVE)
 
 @app.command(rich_help_panel=WHOLE, epilog=example("watchkeeper up --config watchkeeper.toml"))
 def up(config: Config = None, data: Data = None) -> None:
-    """Start and supervise everything: MLflow, encoder, model, shipper, gateway, schedule, dashboard."""
+    """Start and supervise everything: MLflow, encoder, model, shipper, gateway, dashboard."""
     from watchkeeper.cli.up import run
 
     run(output.settings(config, data), config)
 
 
-@app.command(rich_help_panel=WHOLE, epilog=example("watchkeeper demo --requests 60 --exit --json"))
+@app.command(rich_help_panel=WHOLE, epilog=example("watchkeeper demo --requests 180 --exit --json"))
 def demo(
-    requests: Annotated[int, typer.Option("--requests", min=2, help="How many requests to send.")] = 200,
+    requests: Annotated[int, typer.Option("--requests", min=3, help="How many requests to send.")] = 240,
     leave: Annotated[bool, typer.Option("--exit", help="End after the summary; 0 when all is well.")] = False,
     config: Config = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """See it work: starts everything in a fresh folder, sends real traffic, runs the jobs, says what to open."""
+    """See it work: starts everything in a fresh folder, and tells how the circle closes: traffic, jobs, a shift of topics,
+    dataset, experiment, gate, promotion, better scores."""
     from watchkeeper.cli.demo.story import run
 
     raise typer.Exit(run(output.settings(config, data), requests=requests, leave=leave, as_json=as_json))

@@ -46,15 +46,26 @@ def written() -> dict[str, Any]:
     return tomllib.loads(files(__package__).joinpath("traffic.toml").read_text(encoding="utf-8"))
 
 
+def answers() -> dict[str, str]:
+    """Prompt → what somebody who knows the handbook answers, for the kinds that have answers written."""
+    return {
+        prompt: answer
+        for group in written().values()
+        if "answers" in group
+        for prompt, answer in zip(group["prompts"], group["answers"], strict=True)
+    }
+
+
 def plan(requests: int, part: int, *, seed: int = SEED) -> list[Conversation]:
-    """Conversations of `requests` turns in all, drawn by the shares of part 0 or 1; the same ones every time.
+    """Conversations of `requests` turns in all, the same ones every time. Part 0 is before the shift of topics, all others
+    are after it.
 
     A kind's prompts are used up before one comes again.
     """
     rng = random.Random(seed + part)
     groups = written()
     decks = {kind: _deck(group["prompts"], rng) for kind, group in groups.items()}
-    shares = [group["share"][part] for group in groups.values()]
+    shares = [group["share"][min(part, 1)] for group in groups.values()]
     planned: list[Conversation] = []
     left = requests
     while left:

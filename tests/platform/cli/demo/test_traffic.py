@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from watchkeeper.cli.demo.traffic import plan, written
+from watchkeeper.cli.demo.traffic import answers, plan, written
 
 
 @pytest.mark.parametrize("requests", [1, 30, 100, 333])
@@ -23,7 +23,16 @@ def test_a_few_hundred_prompts_of_every_kind_are_written() -> None:
     assert set(asked_for.split()) <= groups.keys()
 
 
-def test_in_the_second_part_the_mix_shifts_to_code_and_bills() -> None:
-    first, second = (Counter(conversation.kind for conversation in plan(300, part)) for part in (0, 1))
-    assert first["handbook"] > second["handbook"] * 2
-    assert second["code"] + second["billing"] > (first["code"] + first["billing"]) * 4
+def test_after_the_first_part_the_mix_shifts_to_bills_and_stays() -> None:
+    first, second, third = (Counter(conversation.kind for conversation in plan(300, part)) for part in (0, 1, 2))
+    for later in (second, third):
+        assert first["handbook"] > later["handbook"] * 2
+        assert later["billing"] > first["billing"] * 10
+        assert later["billing"] > 0.35 * sum(later.values())
+    assert plan(300, 1) != plan(300, 2)
+
+
+def test_every_question_about_a_bill_has_its_answer() -> None:
+    billing = written()["billing"]
+    assert set(billing["prompts"]) == answers().keys()
+    assert all(answer.strip() for answer in answers().values())
