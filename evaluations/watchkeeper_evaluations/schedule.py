@@ -25,6 +25,7 @@ import msgspec
 from watchkeeper import cron
 from watchkeeper.lake.lake import Lake, LakeUnavailable
 from watchkeeper.settings import ScheduledJob, Settings, seconds
+from watchkeeper.tracking import Tracking
 from watchkeeper_evaluations import alerts, backlog, schedule_status
 from watchkeeper_evaluations.backlog import SETTLE_S, Reach
 from watchkeeper_evaluations.catch_up import Order, Report, catch_up
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
     from apscheduler.triggers.base import BaseTrigger
 
 AGAIN_S: Final = 20.0
-"""What failed, or has not reached the lake, is looked at again after so long."""
+"""What failed, or has not reached the lake, is looked at again after so long; what goes on failing, after twice as long
+each time, `DOUBLINGS` times."""
+
+DOUBLINGS: Final = 5
 
 STOP_S: Final = 5.0
 LOOK_S: Final = 0.5
@@ -78,6 +82,7 @@ class Schedule:
         self._work = work
         self._stopped = stopped
         self._clock = clock
+        self._webhook: str | None = None
         before = schedule_status.read(settings.data)
         self.jobs: dict[str, _Known] = {}
         for number, job in enumerate(settings.jobs):
@@ -90,27 +95,28 @@ class Schedule:
         """Does what is due for these jobs, and returns those to look at again soon. Raises nothing that time may heal."""
         again: set[str] = set()
         try:
-            orders, again = self._due(sorted(set(names), key=list(self.jobs).index))
-            if orders:
-                again |= self._run(*orders)
+            work, again = self._due(sorted(set(names), key=list(self.jobs).index))
+            if work is not None:
+                again |= self._run(*work)
         except LakeUnavailable as error:
             _log.warning("%s; it is tried again", error)
             again = set(names)
             for name in again:
                 self._note(name, error=str(error))
-        webhook = alerts.tell(self._settings, self._lake, self._clock())
+        self._webhook = alerts.tell(self._settings, self._lake, self._clock())
         for name in self.jobs:
             self._note(name, next_run=next_runs(name))
-        self._write(webhook)
-        return again | (set(self.jobs) if webhook else set())
+        self._write()
+        return again | (set(self.jobs) if self._webhook else set())
 
     @property
     def failed(self) -> bool:
-        """Whether some job's last try went wrong."""
-        return any(known.status.error for known in self.jobs.values())
+        """Whether some job's last try went wrong, or the webhook was not told."""
+        return self._webhook is not None or any(known.status.error for known in self.jobs.values())
 
     def _due(self, names: Sequence[str]) -> tuple[tuple[list[Order], Reach, dict[str, int]] | None, set[str]]:
-        """The orders, if any; and the jobs of which a window is over but on its way to the lake."""
+        """The orders, if any, how far they can be done, and where each file of `interactions` starts; and the jobs of
+        which a window is over but on its way to the lake."""
         starts = self._lake.starts("interactions", "received_at")
         if not starts:
             return None, set()
@@ -119,27 +125,39 @@ class Schedule:
         waiting: set[str] = set()
         for name in names:
             known = self.jobs[name]
+            if known.timetable.number(reach.arrived) < known.timetable.number(reach.over):
+                waiting.add(name)
             if known.judged_by is None:
                 orders.append(Order(known.timetable, None, 0))
                 continue
-            numbers = backlog.due(self._lake, known.timetable, known.judged_by, reach.over)
-            ready = range(numbers.start, known.timetable.number(reach.arrived))
-            if len(ready) < len(numbers):
-                waiting.add(name)
-            late = None
-            if backlog.scorers_of(known.judged_by):
-                fresh = [start for file, start in starts.items() if file not in known.files]
-                late = backlog.earliest(fresh, known.timetable.start(numbers.start))
-            if ready or late is not None:
+            numbers = backlog.due(self._lake, known.timetable, known.judged_by, reach.arrived)
+            late = self._late(known, known.judged_by, starts, known.timetable.start(numbers.start))
+            if numbers or late is not None:
                 orders.append(Order(known.timetable, known.judged_by, late))
             else:
+                known.files = frozenset(starts)
                 self._note(name, error=None)
         return ((orders, reach, starts) if orders else None), waiting
+
+    def _late(self, known: _Known, judged_by: str, starts: dict[str, int], judged_until: int) -> int | None:
+        """Since when (µs) there are rows that came after their window was judged; None: there are none."""
+        since = backlog.earliest((start for file, start in starts.items() if file not in known.files), judged_until)
+        if since is None:
+            return None
+        window = backlog.late_window(self._clock(), since, judged_until)
+        return since if window is not None and backlog.has_unscored(self._lake, judged_by, window) else None
 
     def _run(self, orders: Sequence[Order], reach: Reach, starts: dict[str, int]) -> set[str]:
         """The jobs that did not get to their end."""
         left = {order.timetable.job for order in orders}
         failed: set[str] = set()
+        if not Tracking(self._settings.mlflow.uri).healthy():
+            why = f"MLflow does not answer at {self._settings.mlflow.uri}"
+            if any(self.jobs[name].status.error != why for name in left):
+                _log.warning("%s; it is tried again", why)
+            for name in left:
+                self._note(name, error=why)
+            return left
 
         def heard(report: Report) -> None:
             known = self.jobs[report.job]
@@ -154,7 +172,7 @@ class Schedule:
                     known.judged_by = None  # what it left open is settled by the next try
                 else:
                     known.files = frozenset(starts)
-            self._write(None)
+            self._write()
 
         self._work(self._settings, orders, reach, heard, self._stopped)
         for name in left:
@@ -168,8 +186,9 @@ class Schedule:
         known = self.jobs[name]
         known.status = msgspec.structs.replace(known.status, **changes)
 
-    def _write(self, webhook: str | None) -> None:
-        status = ScheduleStatus(self._clock(), {name: known.status for name, known in self.jobs.items()}, webhook)
+    def _write(self) -> None:
+        jobs = {name: known.status for name, known in self.jobs.items()}
+        status = ScheduleStatus(self._clock(), jobs, self._webhook)
         try:
             schedule_status.write(self._settings.data, status)
         except OSError as error:  # a full disk: the work itself goes on
@@ -241,13 +260,15 @@ def run(settings: Settings, *, once: bool, stop: threading.Event) -> int:
     scheduler.start()
     try:
         again, again_at = set(schedule.jobs), 0.0  # whatever was missed while this was not running is due now
+        failures = 0
         while not stop.wait(LOOK_S):
             names = _drained(ticks)
             if again and time.monotonic() >= again_at:
                 names |= again
             if names:
                 again = (again - names) | schedule.round(names, next_run)
-                again_at = time.monotonic() + AGAIN_S
+                failures = failures + 1 if schedule.failed else 0
+                again_at = time.monotonic() + AGAIN_S * 2 ** min(max(0, failures - 1), DOUBLINGS)
     finally:
         scheduler.shutdown(wait=False)
     return 0

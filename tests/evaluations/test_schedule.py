@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from watchkeeper.lake.alerts import alert_row
 from watchkeeper.lake.interactions import microseconds, to_arrow
 from watchkeeper.lake.lake import Lake
 from watchkeeper.record import Record
-from watchkeeper.settings import ScheduledJob, Settings
+from watchkeeper.settings import Alerts, ScheduledJob, Settings
+from watchkeeper.tracking import Tracking
 from watchkeeper_evaluations import backlog, schedule_status
 from watchkeeper_evaluations.backlog import Reach
 from watchkeeper_evaluations.catch_up import Order, Report
@@ -75,6 +77,11 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture(autouse=True)
+def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tracking, "healthy", lambda tracking: True)
+
+
 @pytest.fixture
 def schedule(settings: Settings, worker: Worker, clock: Clock) -> Schedule:
     return Schedule(settings, work=worker, clock=clock)
@@ -119,6 +126,8 @@ def test_a_late_row_is_work_for_jobs_that_score_and_a_new_one_is_not(
     schedule.round(schedule.jobs)
     assert len(worker.asked) == 1
     fill(settings, 1.5)
+    schedule.round({"drift"})
+    assert len(worker.asked) == 1
     schedule.round(schedule.jobs)
     (order,) = worker.asked[-1]
     assert (order.timetable.job, order.late_since) == ("toxicity", microseconds(NOON + 1.5 * HOUR))
@@ -158,6 +167,25 @@ def test_what_fails_is_asked_again_as_if_for_the_first_time(
     assert not schedule.failed
 
 
+def test_with_mlflow_away_no_process_is_started(
+    schedule: Schedule,
+    worker: Worker,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(Tracking, "healthy", lambda tracking: False)
+    fill(settings, 0.5)
+    for _ in range(2):
+        assert schedule.round(schedule.jobs) == {"toxicity", "drift"}
+    assert worker.asked == []
+    assert schedule.failed
+    assert len(caplog.records) == 1
+    monkeypatch.setattr(Tracking, "healthy", lambda tracking: True)
+    assert schedule.round(schedule.jobs) == set()
+    assert not schedule.failed
+
+
 def test_a_process_that_dies_is_said_and_asked_again(schedule: Schedule, worker: Worker, settings: Settings) -> None:
     fill(settings, 0.5)
     worker.dies = True
@@ -173,6 +201,21 @@ def test_a_lake_that_cannot_be_read_is_tried_again(schedule: Schedule, settings:
     (log / "00000000000000000000.json").write_text("no json")
     assert schedule.round({"drift"}) == {"drift"}
     assert schedule.failed
+
+
+def test_a_webhook_that_takes_nothing_is_said_and_tried_again(worker: Worker, settings: Settings, clock: Clock) -> None:
+    row = alert_row(
+        alert_id="a", event="fired", at=NOON, job="drift", evaluation_id="e", window_start=NOON, window_end=NOON + HOUR,
+        verdict="fail", evidence={"run_url": ""},
+    )  # fmt: skip
+    Lake(settings.lake_uri).append("alerts", row)
+    settings = settings.model_copy(update={"alerts": Alerts(webhook="http://127.0.0.1:9/", timeout="1s")})
+    schedule = Schedule(settings, work=worker, clock=clock)
+    assert schedule.round({"drift"}) == {"toxicity", "drift"}
+    assert schedule.failed
+    status = schedule_status.read(settings.data)
+    assert status is not None
+    assert "the webhook was not told" in str(status.webhook)
 
 
 def test_the_status_says_how_far_jobs_are_and_outlives_a_restart(

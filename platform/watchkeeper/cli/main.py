@@ -31,7 +31,7 @@ app.add_typer(experiment, name="experiment", rich_help_panel=IMPROVE)
 
 @app.command(rich_help_panel=WHOLE, epilog=example("watchkeeper up --config watchkeeper.toml"))
 def up(config: Config = None, data: Data = None) -> None:
-    """Start and supervise everything: MLflow, encoder, model, shipper, gateway, dashboard."""
+    """Start and supervise everything: MLflow, encoder, model, shipper, gateway, schedule, dashboard."""
     from watchkeeper.cli.up import run
 
     run(output.settings(config, data), config)

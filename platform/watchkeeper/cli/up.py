@@ -1,7 +1,8 @@
 """`watchkeeper up`: starts every process of this set-up, waits until each answers, and keeps them running.
 
 A child that ends is started again, after a pause that doubles while it keeps failing. SIGTERM and SIGINT stop the gateway
-first, so that it drains, then the shipper, so that it delivers, then the rest. Children stay in our process group.
+first, so that it drains, then the shipper, so that it delivers, then the schedule and the rest. Children stay in our
+process group.
 """
 
 import os
@@ -112,6 +113,7 @@ def children(settings: Settings, config: Path | None) -> list[Child]:
     found = [
         ours("serve", f"http://{gateway.host}:{gateway.port}/health/ready"),
         ours("ship", None),
+        ours("schedule", None),
         ours("dashboard", f"http://{board.host}:{board.port}/health/live"),
     ]
     if settings.starts_model:

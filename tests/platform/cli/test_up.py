@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from watchkeeper.cli.output import WrongUse
-from watchkeeper.cli.up import Child, Supervisor, check_ports, claim
+from watchkeeper.cli.up import Child, Supervisor, check_ports, children, claim
 from watchkeeper.settings import Gateway, Settings
 
 WAIT = "import time; time.sleep(600)"
@@ -57,3 +57,8 @@ def test_one_up_runs_on_a_data_folder(tmp_path: Path) -> None:
     with claim(tmp_path), pytest.raises(WrongUse, match="already running"):
         claim(tmp_path)
     claim(tmp_path).close()
+
+
+def test_what_is_started_stops_in_order_the_schedule_before_mlflow(tmp_path: Path) -> None:
+    names = [child.name for child in children(Settings(data=tmp_path), None)]
+    assert names == ["serve", "ship", "schedule", "dashboard", "model", "encoder", "mlflow"]
