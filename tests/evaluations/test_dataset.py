@@ -143,11 +143,24 @@ def test_a_frozen_dataset_that_was_changed_is_an_error(tracking: Tracking, setti
             act(tracking, settings, name)
 
 
-def test_a_record_that_is_no_case_is_named(tracking: Tracking, settings: Settings) -> None:
-    made = create(tracking, settings, "foreign").dataset
-    Datasets(tracking, home(settings)).write(made.dataset_id, [Entry(inputs={"question": "by someone else"})])
-    with pytest.raises(DatasetError, match="'foreign' holds a record that is no case"):
-        load(tracking, settings, "foreign")
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"question": "by someone else"},
+        {"messages": "When?"},
+        {"messages": [{"role": "user", "content": "When?"}], "persona": "x"},
+        {"messages": [{"role": "user", "content": "When?", "name": "x"}]},
+        {"messages": [{"role": "assistant", "content": "Now."}]},
+    ],
+)
+def test_a_record_that_is_no_case_is_said(
+    tracking: Tracking, settings: Settings, inputs: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    name = f"foreign-{request.node.callspec.indices['inputs']}"
+    made = create(tracking, settings, name, [case("When?")]).dataset
+    Datasets(tracking, home(settings)).write(made.dataset_id, [Entry(inputs=inputs)])
+    with pytest.raises(DatasetError, match=f"'{name}' holds a record that is no case"):
+        load(tracking, settings, name)
 
 
 def test_names_that_are_not_there_are_there_or_cannot_be(tracking: Tracking, settings: Settings) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from watchkeeper.record import Message
-from watchkeeper.release import BUILTIN, FILE_NAME, Release
+from watchkeeper.release import BUILTIN, FILE_NAME, FOLDER, Release
 from watchkeeper.serving.journey import INSTRUCTING
 from watchkeeper.serving.redact import Redactor
 from watchkeeper_evaluations.dataset.case import Case
@@ -21,7 +21,6 @@ from watchkeeper_evaluations.dataset.case import Case
 LeftOut = Literal["no_text", "image", "tools", "no_user_turn_last"]
 COLUMNS: Final = ("request_id", "release", "digest", "prompt", "prompt_text", "session", "tags", "stages")
 """The columns of `interactions` that a case is made of."""
-RELEASES: Final = "releases"
 _IMAGE: Final = re.compile(r"(?m)^\[image sha256:[0-9a-f]{64}\]$")
 
 
@@ -82,7 +81,7 @@ def templates(data: Path) -> Callable[[str, str], str | None]:
     where it has no digest.
     """
     known = {BUILTIN.digest: BUILTIN.template, BUILTIN.id: BUILTIN.template}
-    for file in [*sorted((data / RELEASES).glob("*.json")), data / FILE_NAME]:
+    for file in [*sorted((data / FOLDER).glob("*.json")), data / FILE_NAME]:
         try:
             release = msgspec.json.decode(file.read_bytes(), type=Release)
         except (OSError, msgspec.DecodeError):

@@ -288,10 +288,13 @@ def _cases(entries: Sequence[Entry], name: str) -> tuple[Case, ...]:
 def _case(entry: Entry) -> Case:
     messages: Any = entry.inputs.get("messages")
     reference: Any = entry.expectations.get(REFERENCE)
-    return Case(
+    case = Case(
         messages=msgspec.convert(messages, tuple[Message, ...]),
         reference=msgspec.convert(reference, str | None),
         request_id=entry.trace,
         session=entry.session,
         tags=dict(entry.tags),
     )
+    if _entry(case).inputs != entry.inputs:  # MLflow would keep it beside the same messages without the rest
+        raise ValueError("inputs hold more than messages of role and content")
+    return case

@@ -86,7 +86,7 @@ class Datasets:
         records = [_record(entry) for entry in entries]
         for start in range(0, len(records), BATCH):
             with self._tracking.speaking() as client:
-                _store(client).upsert_dataset_records(dataset_id, records[start : start + BATCH])
+                self._upsert(client, dataset_id, records[start : start + BATCH])
 
     def read(self, dataset_id: str) -> list[Entry]:
         """All records, oldest first."""
@@ -94,6 +94,17 @@ class Datasets:
             # No number of records: then the store follows the pages (of 1,000) itself.
             records, _ = _store(client)._load_dataset_records(dataset_id, max_results=None)
         return [_entry(record) for record in records]
+
+    def _upsert(self, client: "MlflowClient", dataset_id: str, records: list[dict[str, Any]]) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            _store(client).upsert_dataset_records(dataset_id, records)
+        except MlflowException as error:
+            # Without its message: what its database complains of repeats the texts.
+            raise TrackingUnavailable(
+                f"MLflow at {self._tracking.uri} did not take the records of dataset {dataset_id}: {error.error_code}"
+            ) from None
 
     def _search(self, filter_string: str | None) -> list[Stored]:
         try:
