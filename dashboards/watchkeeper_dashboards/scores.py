@@ -46,6 +46,12 @@ def words_of(name: str) -> ScoreWords:
     return _BY_NAME.get(name) or ScoreWords(name, name.replace("_", " ").replace(".", " ").capitalize(), "", None)
 
 
+def is_detail(name: str) -> bool:
+    """Whether it is a part of a score that is listed (`toxicity.prompt.insult`): rows have it only where it says something,
+    so that a chart of it would show the worst alone."""
+    return any(name.startswith(f"{score.name}.") for score in SCORES)
+
+
 def in_order(names: list[str]) -> list[str]:
     """Those that are listed first, in the order of `SCORES`, then the others by name."""
     listed = [score.name for score in SCORES if score.name in names]

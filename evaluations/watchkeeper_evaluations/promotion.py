@@ -73,9 +73,11 @@ def register(settings: Settings, release: Release, note: str, by: str, now: date
     rows: list[pa.Table] = []
     shelf = releases.shelf()
     if not shelf.registered and not shelf.changed:
-        first = releases.register(champion(settings.data), FIRST)
+        serves = champion(settings.data)
+        said = note if serves.digest == release.digest and note else FIRST
+        first = releases.register(serves, said)
         releases.promote(first)
-        rows.append(release_row(at=now, event="registered", release=first.id, digest=first.digest, reason=FIRST, by=by))
+        rows.append(release_row(at=now, event="registered", release=first.id, digest=first.digest, reason=said, by=by))
         now += timedelta(microseconds=1)  # one after the other, as they were
         rows.append(release_row(at=now, event="promoted", release=first.id, digest=first.digest, reason=FIRST, by=by))
         now += timedelta(microseconds=1)

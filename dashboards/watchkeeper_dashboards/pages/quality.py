@@ -24,7 +24,7 @@ from watchkeeper_dashboards.page import Page, Sources
 from watchkeeper_dashboards.pages import quality_verdicts
 from watchkeeper_dashboards.period import Period, between, chosen, period
 from watchkeeper_dashboards.score_chart import ENOUGH, HEIGHT, score_chart, shown
-from watchkeeper_dashboards.scores import ScoreWords, in_order, words_of
+from watchkeeper_dashboards.scores import ScoreWords, in_order, is_detail, words_of
 
 SLOTS: Final = 18
 """Cards that wait for a score: a chart that stays in its place is not drawn anew with every tick."""
@@ -154,7 +154,7 @@ def read_courses(sources: Sources, span: Period, release: str | None) -> tuple[T
     buckets = -(-(span.end - span.start).total_seconds() // span.bucket_s)
     width_s = span.bucket_s * figures.buckets_a_bar(int(buckets))
     rollups = Rollups.read(sources.lake, span.start, span.end, release=release, bucket_s=width_s)
-    names = in_order(list(rollups.score_names))
+    names = in_order([name for name in rollups.score_names if not is_detail(name)])
     counts = {name: rollups.score_counts(name).sum(axis=1).astype(float) for name in names}
     courses = [Course(words_of(name), rollups.score_mean(name), counts[name]) for name in names if counts[name].any()]
     if not courses:

@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -110,8 +111,9 @@ def test_wrong_use_exits_2_and_says_what(words: list[str], said: str, tmp_path: 
     assert "Traceback" not in shown.stderr
 
 
-def test_doctor_says_what_is_wrong_and_exits_1(tmp_path: Path) -> None:
-    (tmp_path / "watchkeeper.toml").write_text('[knowledge]\nfolders = ["nowhere"]\n')
+def test_doctor_says_what_is_wrong_and_exits_1(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    settings = f'[knowledge]\nfolders = ["nowhere"]\n[gateway]\nport = {free_port()}\n'
+    (tmp_path / "watchkeeper.toml").write_text(settings)
     (tmp_path / ".watchkeeper").mkdir()
     (tmp_path / ".watchkeeper" / "release.json").write_text("{broken")
     shown = type_in("doctor", "--json", cwd=tmp_path)
