@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from watchkeeper.lake.experiments import Compared
 from watchkeeper.lake.lake import Lake
+from watchkeeper.lake.releases import release_events
 
 Event = dict[str, Any]
 
@@ -38,7 +39,7 @@ class Version:
 
 def events(lake: Lake) -> list[Event]:
     """Every event, newest first."""
-    rows: list[Event] = lake.query('SELECT * FROM releases ORDER BY "at" DESC, event').to_pylist()
+    rows: list[Event] = release_events(lake).to_pylist()
     return rows
 
 

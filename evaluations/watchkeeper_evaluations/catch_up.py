@@ -7,10 +7,12 @@ and makes no run.
 """
 
 import logging
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from itertools import chain
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -231,7 +233,7 @@ def catch_up(
         try:
             done = act()
         except Exception as error:
-            why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            why = _why(error)
             _log.warning("%s: %s; it is tried again", lane.name, why)
             lane.stretches.clear()
             failed.add(lane.name)
@@ -250,3 +252,12 @@ def catch_up(
             attempt(lane, lane.finish)
         if lane.name not in failed:
             report(Report(lane.name, lane.known, ended=True))
+
+
+def _why(error: Exception) -> str:
+    """What went wrong, in a line. Of an error that is not ours the place only: its message may hold a text of a user's."""
+    name = type(error).__name__
+    if type(error).__module__.startswith("watchkeeper"):
+        return f"{name}: {' '.join(str(error).split())}"
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{name} in {place.name}, line {place.lineno} of {Path(place.filename).name}"

@@ -376,17 +376,11 @@ def as_toml(settings: Settings) -> str:
     return tomli_w.dumps(_without_nulls(settings.model_dump(mode="json")))
 
 
-def _without_nulls(plain: dict[str, Any]) -> dict[str, Any]:
+def _without_nulls(plain: Any) -> Any:
     """TOML has no null: a key that is not there has its default, which is null wherever a value can be."""
-    return {
-        key: _without_nulls(value)
-        if isinstance(value, dict)
-        else [_without_nulls(item) if isinstance(item, dict) else item for item in value]
-        if isinstance(value, list)
-        else value
-        for key, value in plain.items()
-        if value is not None
-    }
+    if isinstance(plain, dict):
+        return {key: _without_nulls(value) for key, value in plain.items() if value is not None}
+    return [_without_nulls(item) for item in plain] if isinstance(plain, list) else plain
 
 
 def _read(file: Path) -> tuple[str, dict[str, Any]]:

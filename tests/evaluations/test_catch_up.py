@@ -279,3 +279,17 @@ def test_stretches() -> None:
     long = cut(range(5000), [])
     assert [number for stretch in long for number in stretch.numbers] == list(range(5000))
     assert len(long) == 3
+
+
+def test_of_a_defect_its_place_is_told_and_nothing_that_users_wrote(
+    settings: Settings, runs: Runs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def judge(*given: object) -> None:
+        raise ValueError("cannot read 'my secret question'")
+
+    fill(settings, 0.5)
+    monkeypatch.setattr("watchkeeper_evaluations.drift.Drift.judge", judge)
+    reports = work(settings, *fresh(DRIFT))
+    error = next(report.error for report in reports if report.ended)
+    assert str(error).startswith("ValueError in judge, line ")
+    assert "secret" not in str(error) + caplog.text

@@ -1,5 +1,10 @@
-"""Where the demo plays: its settings in a fresh folder, on ports that are free, with the release that serves at first."""
+"""Where the demo plays: its settings in a fresh folder, on ports that are free, with the release that serves at first.
 
+It promotes a release and lets verdicts fail on purpose: so MLflow, lake and alerts are its own, whatever settings the
+place has. Models, encoder and documents are those of the settings: they are only asked.
+"""
+
+import os
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -11,7 +16,7 @@ from watchkeeper.cli.demo.releases import FIRST
 from watchkeeper.cli.output import WrongUse
 from watchkeeper.cli.up import is_free, ports
 from watchkeeper.release import FILE_NAME
-from watchkeeper.settings import Knowledge, Price, ScheduledJob, Settings, as_toml
+from watchkeeper.settings import PREFIX, Alerts, Knowledge, Lake, Mlflow, Price, ScheduledJob, Settings, as_toml
 
 DENIED: Final = {
     "legal advice": ("legal advice", "legal opinion", "sue my landlord"),
@@ -30,7 +35,9 @@ def prepare(settings: Settings) -> Settings:
     knowledge = Path(str(files(__package__).joinpath("knowledge")))
     updates: dict[str, Any] = {
         "data": settings.data / f"demo-{stamp}",
-        "lake": settings.lake.model_copy(update={"uri": None}),
+        "lake": Lake(),
+        "mlflow": Mlflow(uri=settings.mlflow.uri) if settings.mlflow.start else Mlflow(),
+        "alerts": Alerts(),
         "knowledge": settings.knowledge if settings.knowledge.folders else Knowledge(folders=(knowledge,)),
         "guards": settings.guards.model_copy(update={"denied_topics": settings.guards.denied_topics or DENIED}),
         "model": settings.model.model_copy(update={"price": NOTIONAL}),
@@ -42,6 +49,8 @@ def prepare(settings: Settings) -> Settings:
     settings.data.mkdir(parents=True)
     (settings.data / "watchkeeper.toml").write_text(as_toml(settings), encoding="utf-8")
     (settings.data / FILE_NAME).write_bytes(msgspec.json.encode(FIRST))
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        del os.environ[name]  # it is in the file by now, and would win over what was changed there
     return settings
 
 
