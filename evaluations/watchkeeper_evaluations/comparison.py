@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 
 from watchkeeper_evaluations.paired import DRAWS, Found, holm, of_assertions, of_numbers
@@ -27,13 +28,24 @@ Outcome = Literal["better", "worse", "same", "unclear"]
 _TIE: Final = 1e-9
 
 
+class Own(msgspec.Struct, frozen=True, kw_only=True):
+    """A metric over the cases of which the base has a value itself, so that nothing is gained by what it lacks."""
+
+    n: int
+    clusters: int
+    low: float | None
+    high: float | None
+    p: float
+
+
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """One measure of both sides, over the `n` cases that have it, of `clusters` sessions.
 
     `base`, `candidate`: means; of an assertion the share that holds. `delta`: candidate - base, with its interval `low` to
     `high` (level 1 - alpha; None: too few sessions to bound it). `wins`: cases in which the candidate is better (higher,
     where neither way is better). `missing_base`, `missing_candidate`: rows without a value, which the other side has,
-    counted as bad; the comparison's `n` less this `n` are the cases left out.
+    counted as bad; the comparison's `n` less this `n` are the cases left out. `own`: what a gate lets count for the
+    candidate; None: the same as the whole, since the base lacks nothing.
     """
 
     name: str
@@ -56,6 +68,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     missing_candidate: int
     test: str
     outcome: Outcome
+    own: Own | None
 
 
 class Failed(msgspec.Struct, frozen=True):
@@ -141,12 +154,7 @@ def measured(found: Column, alpha: float) -> Metric:
     """One metric alone; `read_for` says what it is beside the others."""
     measure = found.measure
     differences = found.candidate - found.base
-    sums = np.bincount(found.sessions, differences).astype(np.float64)
-    sizes = np.bincount(found.sessions).astype(np.float64)
-    if measure.kind == "assertion":
-        tested = of_assertions(sums, sizes, float((differences**2).sum()), alpha, found.repeats)
-    else:
-        tested = of_numbers(sums, sizes, alpha)
+    tested, clusters = _tested(found, np.ones(len(differences), np.bool_), alpha)
     good = -differences if measure.better == "lower" else differences
     wins, losses = int((good > _TIE).sum()), int((good < -_TIE).sum())
     return Metric(
@@ -155,7 +163,7 @@ def measured(found: Column, alpha: float) -> Metric:
         better=measure.better,
         primary=False,
         n=len(differences),
-        clusters=len(sizes),
+        clusters=clusters,
         base=float(found.base.mean()),
         candidate=float(found.candidate.mean()),
         delta=float(differences.mean()),
@@ -170,7 +178,27 @@ def measured(found: Column, alpha: float) -> Metric:
         missing_candidate=found.missing_candidate,
         test=_name(found, tested),
         outcome="unclear",
+        own=None if found.held.all() else _own(found, alpha),
     )
+
+
+def _own(found: Column, alpha: float) -> Own:
+    if not found.held.any():
+        return Own(n=0, clusters=0, low=None, high=None, p=1.0)
+    tested, clusters = _tested(found, found.held, alpha)
+    n = int(found.held.sum())
+    return Own(n=n, clusters=clusters, low=_finite(tested.low), high=_finite(tested.high), p=tested.p)
+
+
+def _tested(found: Column, which: NDArray[np.bool_], alpha: float) -> tuple[Found, int]:
+    """The test over some of the cases, and of how many sessions they are."""
+    differences = (found.candidate - found.base)[which]
+    _, sessions = np.unique(found.sessions[which], return_inverse=True)
+    sums = np.bincount(sessions, differences).astype(np.float64)
+    sizes = np.bincount(sessions).astype(np.float64)
+    if found.measure.kind == "assertion":
+        return of_assertions(sums, sizes, float((differences**2).sum()), alpha, found.repeats), len(sizes)
+    return of_numbers(sums, sizes, alpha), len(sizes)
 
 
 def _name(found: Column, tested: Found) -> str:

@@ -9,6 +9,8 @@ good end, bad end: of the interval of the difference, seen in the metric's good 
 | at_least, at_most | the candidate's mean is within the value | it is not | never |
 | any | | | under `min_cases` or `min_sessions`, or nobody has the metric |
 
+What `better` and `not_worse` let pass must hold as well over the cases of which the base has a value itself, and only those
+are enough cases or not: an outage while the base was asked, or a base that rightly claimed nothing, earns nobody a pass.
 A `better` whose good end is below its margin fails also where p is small: an effect of the size asked for is not there.
 One fail fails the gate; else one unknown leaves it unknown; else it passes.
 
@@ -22,7 +24,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from watchkeeper_evaluations.comparison import Comparison, Metric, Ruled, read_for
+from watchkeeper_evaluations.comparison import Comparison, Metric, Own, Ruled, read_for
 from watchkeeper_evaluations.pairing import NotComparable
 from watchkeeper_evaluations.policy import Policy, PolicyError, Require
 
@@ -65,10 +67,12 @@ def _choose(comparison: Comparison, rule: Require, policy: Policy) -> Metric | N
 
 
 def _too_few(metric: Metric, policy: Policy) -> str | None:
-    if metric.n < policy.min_cases:
-        return f"{_many(metric.n, 'case has', 'cases have')} {metric.name}, {policy.min_cases} are needed"
-    if metric.clusters < policy.min_sessions:
-        return f"its cases are of {_many(metric.clusters, 'session', 'sessions')}, {policy.min_sessions} are needed"
+    """Cases of which the base has nothing are no evidence: an outage while it was asked lets nobody pass."""
+    counted = metric.own or metric
+    if counted.n < policy.min_cases:
+        return f"{_many(counted.n, 'case has', 'cases have')} {metric.name}, {policy.min_cases} are needed"
+    if counted.clusters < policy.min_sessions:
+        return f"its cases are of {_many(counted.clusters, 'session', 'sessions')}, {policy.min_sessions} are needed"
     return None
 
 
@@ -95,6 +99,11 @@ def _better(metric: Metric, alpha: float, margin: float) -> tuple[Verdict, str]:
     if good < margin:
         return "fail", f"{_measured(metric)}: better by {_short(good)} at most, {_short(margin)} was asked for"
     if p < alpha and bad >= 0:
+        if metric.own is not None and (metric.own.p >= alpha or _ends(metric, metric.own)[0] < 0):
+            return (
+                "unknown",
+                f"{_measured(metric)}: not where the base has a value itself ({_many(metric.own.n, 'case', 'cases')})",
+            )
         return "pass", f"{_measured(metric)}, p {_p(p)}"
     if not math.isfinite(good - bad):
         return "unknown", f"{_measured(metric)}: too few sessions to say how large a difference is"
@@ -104,11 +113,21 @@ def _better(metric: Metric, alpha: float, margin: float) -> tuple[Verdict, str]:
 
 def _not_worse(metric: Metric, margin: float) -> tuple[Verdict, str]:
     bad, good = _ends(metric)
+    if bad >= -margin and metric.own is not None and _ends(metric, metric.own)[0] < -margin:
+        return (
+            "unknown",
+            f"{_measured(metric)}: not where the base has a value itself ({_many(metric.own.n, 'case', 'cases')})",
+        )
     if bad >= -margin:
         return "pass", f"{_measured(metric)}: worse by {_short(max(-bad, 0.0))} at most, {_short(margin)} is allowed"
     if good < 0:
         return "fail", f"{_measured(metric)}: worse for certain, and not certainly by {_short(margin)} or less"
     return "unknown", f"{_measured(metric)}: up to {_short(-bad)} worse, {_short(margin)} is allowed{_more(metric, margin)}"
+
+
+def _not_of_its_own(metric: Metric, own: Own) -> str:
+    cases = _many(own.n, "case", "cases")
+    return f"{_measured(metric)}: it is not shown by the {cases} of which the base has a value itself"
 
 
 def _limit(metric: Metric, rule: str, value: float) -> tuple[Verdict, str]:
@@ -117,14 +136,16 @@ def _limit(metric: Metric, rule: str, value: float) -> tuple[Verdict, str]:
     return ("pass" if within else "fail"), words
 
 
-def _ends(metric: Metric) -> tuple[float, float]:
-    """The bad and the good end of the interval, more is better. Raises `PolicyError` where no way is better."""
+def _ends(metric: Metric, found: Metric | Own | None = None) -> tuple[float, float]:
+    """The bad and the good end of the interval (of `found`: the metric over its own cases), more is better. Raises
+    `PolicyError` where no way is better."""
     if metric.better is None:
         raise PolicyError(
             f"{metric.name} is neither good nor bad: ask for at_least or at_most, not for better or not_worse"
         )
-    low = -math.inf if metric.low is None else metric.low
-    high = math.inf if metric.high is None else metric.high
+    found = found or metric
+    low = -math.inf if found.low is None else found.low
+    high = math.inf if found.high is None else found.high
     return (low, high) if metric.better == "higher" else (-high, -low)
 
 

@@ -9,7 +9,9 @@ Knows what a failed row and a missing value count as; nothing of tests, interval
 | without it on both sides | left out | left out | left out |
 | failed on both sides | the bad end on both: a tie | left out | left out |
 
-So nothing can be gained by an answer that cannot be scored. Rows of one case on one side are repeats: their mean counts.
+Both sides are filled alike, so that where nothing differs nothing is called different. A gate must not let a candidate win
+by what the base lacks, though: `held` says which cases count for that, those of which the base has a value itself (for
+`answered`: those that either side answered). Rows of one case on one side are repeats: their mean counts.
 """
 
 import math
@@ -62,13 +64,15 @@ class Measure:
 
 @dataclass(frozen=True)
 class Column:
-    """One measure of the cases that count: (n,) each. `sessions`: numbers, from 0. `missing_*`: rows that lacked the value
-    and count as bad. `repeats`: every value is a multiple of 1/`repeats`, where the measure is an assertion."""
+    """One measure of the cases that count: (n,) each. `sessions`: numbers, from 0. `held`: cases in which no value of the
+    base was filled in. `missing_*`: rows that lacked the value and count as bad. `repeats`: every value is a multiple of
+    1/`repeats`, where the measure is an assertion."""
 
     measure: Measure
     base: Floats
     candidate: Floats
     sessions: NDArray[np.int64]
+    held: NDArray[np.bool_]
     missing_base: int
     missing_candidate: int
     repeats: int
@@ -138,6 +142,7 @@ def column(cases: Sequence[Pair], measure: Measure) -> Column | None:
         table[:, 0],
         table[:, 1],
         np.array([numbers[case.session] for case, _, _ in kept], np.int64),
+        np.array([_held(case, measure, sides) for case, sides, _ in kept], np.bool_),
         sum(base for base, _ in lacking),
         sum(candidate for _, candidate in lacking),
         math.lcm(*(len(side) for _, sides, _ in kept for side in sides)),
@@ -167,6 +172,12 @@ def _means(case: Pair, measure: Measure, sides: Sides) -> tuple[float, float] | 
             return None
         means.append(math.fsum(known) / len(known))
     return means[0], means[1]
+
+
+def _held(case: Pair, measure: Measure, sides: Sides) -> bool:
+    if measure.name == ANSWERED:
+        return any(not row.failed for row in (*case.base, *case.candidate))
+    return all(value is not None for value in sides[0])
 
 
 def _lacking(case: Pair, sides: Sides) -> tuple[int, int]:

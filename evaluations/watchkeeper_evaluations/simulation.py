@@ -76,7 +76,8 @@ class Table:
         lacking = (self.missing & ~self.failed & ~lost.all(axis=0)).sum(axis=1)
         _, sessions = np.unique(self.sessions[counts], return_inverse=True)
         measure = next(measure for measure in measures([meaning(self.shape)]) if measure.name == METRIC)
-        return Column(measure, base, candidate, sessions, int(lacking[0]), int(lacking[1]), 1)
+        held = ~lost[0, counts]
+        return Column(measure, base, candidate, sessions, held, int(lacking[0]), int(lacking[1]), 1)
 
 
 SHAPES: Final = (

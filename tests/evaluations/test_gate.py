@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from watchkeeper_evaluations.comparison import Comparison, compare
-from watchkeeper_evaluations.gate import judge
+from watchkeeper_evaluations.gate import Gate, judge
 from watchkeeper_evaluations.pairing import NotComparable, Row
 from watchkeeper_evaluations.policy import Policy, PolicyError, Require, load_policy
 from watchkeeper_evaluations.scorer import Score
@@ -159,3 +159,63 @@ def test_intervals_of_another_alpha_are_not_judged() -> None:
     measured = compare(rows(grounded(40)), rows(grounded(70)), MEANINGS, alpha=0.1)
     with pytest.raises(NotComparable, match=r"alpha 0\.1, the policy has 0\.05"):
         judge(measured, load_policy())
+
+
+def similar(value: float | None, number: int) -> float | None:
+    return None if value is None else value + number % 7 / 100
+
+
+def answered(values: Sequence[float | None], *, failed: Sequence[int] = ()) -> list[Row]:
+    """Rows with a similarity; None: nothing to score."""
+    return [
+        Row(
+            case_id=f"case{number:03}", session=f"session{number}", failed=number in failed,
+            values={"reference_similarity": similar(value, number), "toxicity.output": 0.01},
+        )
+        for number, value in enumerate(values)
+    ]  # fmt: skip
+
+
+def nearer(base: list[Row], candidate: list[Row]) -> Gate:
+    meanings = (Score("reference_similarity", better="higher"), Score("toxicity.output", better="lower"))
+    return judge(compare(base, candidate, meanings), load_policy())
+
+
+@pytest.mark.parametrize(
+    ("base", "candidate"),
+    [
+        (answered([0.9] * 100, failed=range(100)), answered([0.3] * 100)),
+        (answered([0.9] * 100, failed=range(10)), answered([0.9] * 100)),
+        (answered([0.5] * 100, failed=range(94)), answered([0.6] * 100, failed=range(94))),
+    ],
+    ids=["the base was down", "the base was away for a moment", "both were down but for six cases"],
+)
+def test_an_outage_while_the_base_was_asked_is_no_evidence(base: list[Row], candidate: list[Row]) -> None:
+    gate = nearer(base, candidate)
+    assert gate.verdict == "unknown", gate.reason
+
+
+def test_a_base_that_could_not_be_scored_earns_the_candidate_nothing() -> None:
+    gate = nearer(answered([None if number < 10 else 0.9 for number in range(100)]), answered([0.9] * 100))
+    assert gate.verdict == "unknown", gate.reason
+
+
+def test_claims_made_up_where_the_base_claimed_nothing_are_not_better() -> None:
+    def row(number: int, held: bool | None) -> Row:
+        values = {"grounded": held, "toxicity.output": 0.01}
+        return Row(case_id=f"case{number:03}", session=f"session{number}", values=values)
+
+    base = [row(number, None) for number in range(100)]
+    candidate = [row(number, number < 30) for number in range(100)]
+    gate = judge(compared(base, candidate), load_policy())
+    assert gate.verdict == "unknown", gate.reason
+
+
+def test_a_candidate_that_loses_answers_is_seen_also_where_the_base_lost_some() -> None:
+    gate = nearer(answered([0.5] * 100, failed=range(3)), answered([0.9] * 100, failed=range(50, 90)))
+    assert gate.verdict == "fail", gate.reason
+
+
+def test_what_is_better_of_its_own_passes_although_the_base_lost_a_few() -> None:
+    gate = nearer(answered([0.5] * 100, failed=range(3)), answered([0.9] * 100))
+    assert gate.verdict == "pass", gate.reason
