@@ -4,7 +4,8 @@ Sent again it is found by its id, which the assessment carries. What can never b
 Knows nothing of cursors, nor of how records are sent.
 """
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
+from types import MappingProxyType
 from typing import Final
 
 from watchkeeper.feedback import Feedback
@@ -14,6 +15,9 @@ from watchkeeper.tracking.assessments import Assessment, AssessmentRefused, Asse
 
 ID: Final = "watchkeeper.feedback_id"
 """The key in an assessment's metadata by which a feedback is known again."""
+
+REFUSED: Final = "watchkeeper.refused"
+"""The key in the metadata of one that stands for a refused feedback: why, so that it is known also after a crash."""
 
 NOBODY: Final = "anonymous"
 """MLflow wants to know of whom a person's assessment is."""
@@ -45,11 +49,15 @@ class Opinions:
             held = self._held.get(feedback.request_id)
             if held is None:
                 refused.append((row, UNKNOWN))
-            elif not any(one.metadata.get(ID) == feedback.feedback_id for one in held):
+                continue
+            there = next((one for one in held if one.metadata.get(ID) == feedback.feedback_id), None)
+            if there is None:
                 try:
                     self._create(feedback)
                 except (TraceUnknown, AssessmentRefused) as refusal:
                     refused.append((row, str(refusal)))
+            elif REFUSED in there.metadata:
+                refused.append((row, there.metadata[REFUSED]))
         return refused
 
     def _create(self, feedback: Feedback) -> None:
@@ -65,13 +73,13 @@ class Opinions:
                 label="refused_by_mlflow",
             )
             try:
-                self._assessments.create(_assessment(bare))
+                self._assessments.create(_assessment(bare, {REFUSED: str(refusal)}))
             except AssessmentRefused as again:
                 raise TrackingUnavailable(f"MLflow takes no assessment at all: {again}") from refusal
             raise
 
 
-def _assessment(feedback: Feedback) -> Assessment:
+def _assessment(feedback: Feedback, further: Mapping[str, str] = MappingProxyType({})) -> Assessment:
     return Assessment(
         request_id=feedback.request_id,
         name=feedback.name,
@@ -80,5 +88,5 @@ def _assessment(feedback: Feedback) -> Assessment:
         source=feedback.user or NOBODY,
         at=feedback.received_at,
         rationale=feedback.comment,
-        metadata={ID: feedback.feedback_id},
+        metadata={ID: feedback.feedback_id, **further},
     )

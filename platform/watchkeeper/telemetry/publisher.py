@@ -85,7 +85,10 @@ class Publisher:
         self._seen = stamp
         serving = shelf.champion.id if shelf.champion else None
         self.status = msgspec.structs.replace(self.status, champion=serving, releases=len(shelf.registered))
-        self._report("; ".join(other.why for other in shelf.changed) or None)
+        why = [other.why for other in shelf.changed]
+        if serving is None and (self._data / FILE_NAME).exists() and not why:
+            why = [f"MLflow names no champion among {self._releases.name}; what served goes on serving"]
+        self._report("; ".join(why) or None)
 
     def _report(self, error: str | None) -> None:
         self.status = msgspec.structs.replace(self.status, error=error)

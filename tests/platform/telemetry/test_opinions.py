@@ -210,6 +210,24 @@ def test_a_poisoned_feedback_is_put_aside_alone(
     assert values == ["refused_by_mlflow", 1.0], "the UI says that there was one"
 
 
+def test_a_refused_feedback_is_put_aside_though_the_batch_broke_off_behind_it(
+    tmp_path: Path, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say
+) -> None:
+    record = make_record()
+    bad, good = make_feedback(record.request_id, comment="POISON"), make_feedback(record.request_id, comment="fine")
+    spooled(tmp_path, [record, bad, good])
+    (segment,) = segments(tmp_path / "spool").segments
+    fake_mlflow.judge = lambda assessment: {"POISON": 400, "fine": 503}.get(assessment.get("rationale", ""), 200)
+    with pytest.raises(TrackingUnavailable):
+        sink().step(segment)
+    fake_mlflow.judge = lambda assessment: 200
+    drain(sink(), tmp_path)
+    (letter,) = dead_letters(tmp_path)
+    assert feedback.decode(letter.body) == bad
+    assert "HTTP 400" in letter.reason
+    assert sorted(kept(fake_mlflow, record.request_id)) == sorted([bad.feedback_id, good.feedback_id])
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 422, 429, 500, 503])
 def test_a_server_that_refuses_every_assessment_poisons_none(
     tmp_path: Path, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say, status: int

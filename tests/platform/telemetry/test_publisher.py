@@ -109,6 +109,7 @@ def test_what_is_deleted_in_mlflow_is_named_no_more_and_an_alias_that_goes_chang
     publisher.publish()
     assert sorted(files(tmp_path)) == [FILE_NAME, "releases/another@1.json", f"releases/{one.id}.json"]
     assert Follower(tmp_path, clock).champion() == one
+    assert "MLflow names no champion" in str(publisher.status.error), "and it is said"
     with tracking.speaking() as client:
         client.delete_prompt(releases.name)
     before = files(tmp_path)
