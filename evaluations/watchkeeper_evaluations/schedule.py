@@ -2,8 +2,8 @@
 
 The ticks are APScheduler's. A tick only says whose turn it is; one loop, one job at a time, first looks cheaply whether
 anything is due (backlog.py) and only then starts the process that loads scorers (catch_up.py), so that this one stays small
-and an idle one costs nothing. What is late or failed is looked at again after a pause, not only at the next tick. It may be
-killed at any moment: what it knows is in the lake. Several may run on one lake.
+and an idle one costs nothing. What is late or failed is looked at again after a pause of its own (retries.py), not only at
+the next tick. It may be killed at any moment: what it knows is in the lake. Several may run on one lake.
 """
 
 import contextlib
@@ -14,7 +14,6 @@ import queue
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
@@ -30,6 +29,7 @@ from watchkeeper_evaluations import alerts, backlog, schedule_status
 from watchkeeper_evaluations.backlog import SETTLE_S, Reach
 from watchkeeper_evaluations.catch_up import Order, Report, catch_up
 from watchkeeper_evaluations.job import JOBS, utc_now
+from watchkeeper_evaluations.retries import Retries
 from watchkeeper_evaluations.schedule_status import JobStatus, ScheduleStatus
 from watchkeeper_evaluations.timetable import Timetable
 
@@ -37,11 +37,8 @@ if TYPE_CHECKING:
     from apscheduler.schedulers.background import BackgroundScheduler
     from apscheduler.triggers.base import BaseTrigger
 
-AGAIN_S: Final = 20.0
-"""What failed, or has not reached the lake, is looked at again after so long; what goes on failing, after twice as long
-each time, `DOUBLINGS` times."""
-
-DOUBLINGS: Final = 5
+WEBHOOK: Final = "alerts.webhook"
+"""What stands for the webhook among the names of jobs: it is told in every round, and fails by itself."""
 
 STOP_S: Final = 5.0
 LOOK_S: Final = 0.5
@@ -92,7 +89,8 @@ class Schedule:
             self.jobs[job.job] = _Known(Timetable.of(job), status=status)
 
     def round(self, names: Iterable[str], next_runs: Callable[[str], datetime | None] = lambda name: None) -> set[str]:
-        """Does what is due for these jobs, and returns those to look at again soon. Raises nothing that time may heal."""
+        """Does what is due for these jobs, tells the webhook, and returns the jobs to look at again soon, with `WEBHOOK` if
+        it was not told. Raises nothing that time may heal."""
         again: set[str] = set()
         try:
             work, again = self._due(sorted(set(names), key=list(self.jobs).index))
@@ -107,12 +105,16 @@ class Schedule:
         for name in self.jobs:
             self._note(name, next_run=next_runs(name))
         self._write()
-        return again | (set(self.jobs) if self._webhook else set())
+        return again | ({WEBHOOK} if self._webhook else set())
 
     @property
     def failed(self) -> bool:
         """Whether some job's last try went wrong, or the webhook was not told."""
-        return self._webhook is not None or any(known.status.error for known in self.jobs.values())
+        return any(map(self.failing, (*self.jobs, WEBHOOK)))
+
+    def failing(self, name: str) -> bool:
+        """Whether the last try of a job, or of telling the `WEBHOOK`, went wrong."""
+        return bool(self._webhook if name == WEBHOOK else self.jobs[name].status.error)
 
     def _due(self, names: Sequence[str]) -> tuple[tuple[list[Order], Reach, dict[str, int]] | None, set[str]]:
         """The orders, if any, how far they can be done, and where each file of `interactions` starts; and the jobs of
@@ -259,16 +261,13 @@ def run(settings: Settings, *, once: bool, stop: threading.Event) -> int:
 
     scheduler.start()
     try:
-        again, again_at = set(schedule.jobs), 0.0  # whatever was missed while this was not running is due now
-        failures = 0
+        retries = Retries(schedule.jobs)  # whatever was missed while this was not running is due now
         while not stop.wait(LOOK_S):
-            names = _drained(ticks)
-            if again and time.monotonic() >= again_at:
-                names |= again
+            names = _drained(ticks) | retries.due()
             if names:
-                again = (again - names) | schedule.round(names, next_run)
-                failures = failures + 1 if schedule.failed else 0
-                again_at = time.monotonic() + AGAIN_S * 2 ** min(max(0, failures - 1), DOUBLINGS)
+                again = schedule.round(names - {WEBHOOK}, next_run)
+                for name in names | {WEBHOOK}:
+                    retries.tried(name, again=name in again, failed=schedule.failing(name))
     finally:
         scheduler.shutdown(wait=False)
     return 0

@@ -14,11 +14,11 @@ from watchkeeper.lake.lake import Lake
 from watchkeeper.record import Record
 from watchkeeper.settings import Alerts, ScheduledJob, Settings
 from watchkeeper.tracking import Tracking
-from watchkeeper_evaluations import backlog, schedule_status
+from watchkeeper_evaluations import backlog, retries, schedule_status
 from watchkeeper_evaluations.backlog import Reach
 from watchkeeper_evaluations.catch_up import Order, Report
 from watchkeeper_evaluations.job import JOBS
-from watchkeeper_evaluations.schedule import JobUnknown, Schedule, in_process, run, trigger
+from watchkeeper_evaluations.schedule import WEBHOOK, JobUnknown, Schedule, in_process, run, trigger
 
 NOON = datetime(2026, 4, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -211,8 +211,9 @@ def test_a_webhook_that_takes_nothing_is_said_and_tried_again(worker: Worker, se
     Lake(settings.lake_uri).append("alerts", row)
     settings = settings.model_copy(update={"alerts": Alerts(webhook="http://127.0.0.1:9/", timeout="1s")})
     schedule = Schedule(settings, work=worker, clock=clock)
-    assert schedule.round({"drift"}) == {"toxicity", "drift"}
+    assert schedule.round({"drift"}) == {WEBHOOK}
     assert schedule.failed
+    assert [schedule.failing(name) for name in ("drift", WEBHOOK)] == [False, True]
     status = schedule_status.read(settings.data)
     assert status is not None
     assert "the webhook was not told" in str(status.webhook)
@@ -271,3 +272,24 @@ def test_it_ticks_until_it_is_told_to_stop(settings: Settings, wait_for: Callabl
     stop.set()
     thread.join(10)
     assert codes == [0]
+
+
+def test_a_job_that_goes_well_does_not_put_off_the_next_try_of_another(
+    settings: Settings, worker: Worker, wait_for: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`drift` ticks more often than `toxicity` is to be tried again, and nothing else would wake that."""
+    monkeypatch.setattr("watchkeeper_evaluations.schedule.in_process", worker)
+    monkeypatch.setattr(retries, "AGAIN_S", 2.5)
+    fill(settings, 0.5)
+    worker.errors["toxicity"] = "ScorerBroken: no"
+    jobs = (ScheduledJob(job="toxicity", every="7d"), ScheduledJob(job="drift", every="1s"))
+    settings = settings.model_copy(update={"jobs": jobs})
+    stop = threading.Event()
+    thread = threading.Thread(target=lambda: run(settings, once=False, stop=stop))
+    thread.start()
+    try:
+        wait_for(lambda: sum("toxicity" in names(orders) for orders in worker.asked) >= 2, what="another try", within_s=30)
+    finally:
+        stop.set()
+        thread.join(10)
+    assert sum("drift" in names(orders) for orders in worker.asked) >= 2
