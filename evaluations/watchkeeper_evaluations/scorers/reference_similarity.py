@@ -17,7 +17,7 @@ NAME: Final = "reference_similarity"
 
 
 class ReferenceSimilarity:
-    """None where no answer is expected; 0 where one is and none came. Raises `ScorerUnavailable`."""
+    """None where no answer is expected; 0 where one is and none came. Raises `ScorerUnavailable`, `TextRefused`."""
 
     name = NAME
     columns = ("reference", *COLUMNS)

@@ -21,7 +21,7 @@ NAME: Final = "relevance"
 
 
 class Relevance:
-    """None where there is no prompt or no answer. Raises `ScorerUnavailable` while the encoder is away."""
+    """None where there is no prompt or no answer. Raises `ScorerUnavailable` while the encoder is away, `TextRefused`."""
 
     name = NAME
     columns = ("prompt_text", *COLUMNS)

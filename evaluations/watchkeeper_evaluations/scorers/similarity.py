@@ -28,7 +28,8 @@ class Similarity:
     def of(self, pairs: Sequence[Pair]) -> list[float | None]:
         """The cosine of each pair, in [0, 1] (what points apart is 0); None where one of the two is None or blank.
 
-        Raises `ScorerUnavailable` while the encoder is away: no row is at fault then.
+        Raises `ScorerUnavailable` while the encoder is away: no row is at fault then; and `TextRefused` where it does not
+        take the texts: given one by one, the other rows get their score.
         """
         texts = [text for pair in pairs if _whole(pair) for text in pair if text]
         vectors = self._vectors(list(dict.fromkeys(texts)))
@@ -43,7 +44,7 @@ class Similarity:
 
         import numpy as np
 
-        from watchkeeper.encoder.client import EncoderUnavailable, embed_blocking
+        from watchkeeper.encoder.client import EncoderUnavailable, TextRefused, embed_blocking
         from watchkeeper.serving.stages.embed import windows
 
         cut = {text: windows(text) for text in texts}
@@ -51,6 +52,8 @@ class Similarity:
         key = os.environ.get(self._encoder.api_key_env) if self._encoder.api_key_env else None
         try:
             rows = embed_blocking(self._encoder.url, self._encoder.model, pieces, api_key=key)
+        except TextRefused:
+            raise  # a row is at fault, and must not hold up the others for ever
         except EncoderUnavailable as away:
             raise ScorerUnavailable(f"{away}; start it with `watchkeeper encoder`, then run this again") from away
         known = dict(zip(pieces, rows, strict=True))

@@ -1,4 +1,4 @@
-"""The encoder as its users see it: texts in, unit vectors out, or `EncoderUnavailable`.
+"""The encoder as its users see it: texts in, unit vectors out, or `EncoderUnavailable` (`TextRefused`: by fault of a text).
 
 Speaks OpenAI's `/v1/embeddings` with whatever answers there. `EncoderClient` is for the gateway: asynchronous, quick to
 give up, and while the encoder is away it costs nothing. `embed_blocking` is for jobs, which have time.
@@ -22,12 +22,19 @@ FAILURES: Final = 2
 """In a row; then the encoder is left alone for a while."""
 COOLDOWN_S: Final = 3.0
 BATCH: Final = 64
+REFUSALS: Final = (400, 413, 422)
+"""What servers say of a text that is too long for them, or otherwise not to their taste."""
 
 Vectors = NDArray[np.float32]
 
 
 class EncoderUnavailable(Exception):
     """There are no vectors now; the message says why, and holds none of the texts."""
+
+
+class TextRefused(EncoderUnavailable):
+    """The encoder is there, and does not take these texts: because of one of them, or because they are too many at once.
+    Who needs them all goes on as if it were away. The message holds none of the texts."""
 
 
 class _Row(msgspec.Struct):
@@ -114,7 +121,8 @@ class EncoderClient:
 def embed_blocking(
     url: str, model: str, texts: Sequence[str], *, api_key: str | None = None, timeout_s: float = 60.0
 ) -> Vectors:
-    """(n, 384) float32, each row of length 1; asks in batches of 64, each with `timeout_s`. Raises `EncoderUnavailable`."""
+    """(n, 384) float32, each row of length 1; asks in batches of 64, each with `timeout_s`. Raises `EncoderUnavailable`;
+    `TextRefused` where the fault may be a text's."""
     parts = [np.empty((0, DIMENSION), np.float32)]
     with requests.Session() as session:
         for start in range(0, len(texts), BATCH):
@@ -143,6 +151,8 @@ def _request(model: str, texts: Sequence[str]) -> bytes:
 
 def _vectors(status: int, body: bytes, n: int) -> Vectors:
     """The answer's vectors, in order and of unit length. Some servers ignore the format asked for and send numbers."""
+    if status in REFUSALS:
+        raise TextRefused(f"the encoder refused the text: status {status}")
     if status != 200:
         raise EncoderUnavailable(f"the encoder answered with status {status}")
     try:

@@ -45,11 +45,13 @@ def say(rows: Rows) -> Say:
 
 @dataclass
 class WordEncoder:
-    """OpenAI's `/v1/embeddings` over words: each word is a direction, so texts are near that share words."""
+    """OpenAI's `/v1/embeddings` over words: each word is a direction, so texts are near that share words. `refuses`: a word
+    for which it takes none of the texts it comes with."""
 
     settings: Settings
     asked: list[str] = field(default_factory=list)
     status: int = 200
+    refuses: str = ""
 
 
 @pytest.fixture
@@ -63,7 +65,8 @@ def encoder() -> Iterator[WordEncoder]:
             found.asked += texts
             data = [{"index": at, "embedding": _coded(text)} for at, text in enumerate(texts)]
             body = json.dumps({"data": data}).encode()
-            self.send_response(found.status)
+            refused = found.refuses and any(found.refuses in text for text in texts)
+            self.send_response(413 if refused else found.status)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

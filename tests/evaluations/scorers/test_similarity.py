@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from watchkeeper.settings import Encoder, Settings, Stages
-from watchkeeper_evaluations.scorer import ScorerUnavailable, score
+from watchkeeper_evaluations.scorer import ScorerBroken, ScorerUnavailable, score
 from watchkeeper_evaluations.scorers import all_scorers, live
 from watchkeeper_evaluations.scorers.reference_similarity import ReferenceSimilarity
 from watchkeeper_evaluations.scorers.relevance import Relevance
@@ -61,6 +61,28 @@ def test_with_the_encoder_away_no_row_is_given_up(encoder: Any, rows: Any) -> No
     encoder.status = 503
     batch = rows(request_id=["a"], received_at=[0], prompt_text=["days"], output_text=["of leave"])
     with pytest.raises(ScorerUnavailable, match="status 503; start it with `watchkeeper encoder`"):
+        score(Relevance(encoder.settings), batch, scored_at=0, evaluation_id="e")
+
+
+def test_a_text_that_the_encoder_refuses_costs_its_row_alone(encoder: Any, rows: Any) -> None:
+    """An encoder takes only so many tokens: that one text is too long says nothing of the others."""
+    encoder.refuses = "endless"
+    batch = rows(
+        request_id=["a", "b", "c"], received_at=[0, 0, 0], prompt_text=["days", "endless days", "leave"],
+        output_text=["of days"] * 3, finish_reason=["stop"] * 3,
+    )  # fmt: skip
+    found = score(Relevance(encoder.settings), batch, scored_at=0, evaluation_id="e").sort_by("request_id").to_pylist()
+    assert [row["value"] is not None for row in found] == [True, False, True]
+    assert [row["error"] for row in found] == [None, "TextRefused: the encoder refused the text: status 413", None]
+
+
+def test_an_encoder_that_refuses_all_texts_is_at_fault_itself(encoder: Any, rows: Any) -> None:
+    encoder.refuses = "days"
+    batch = rows(
+        request_id=["a", "b"], received_at=[0, 0], prompt_text=["days"] * 2, output_text=["of days"] * 2,
+        finish_reason=["stop"] * 2,
+    )  # fmt: skip
+    with pytest.raises(ScorerBroken, match="none of 2 rows: TextRefused: the encoder refused the text: status 413"):
         score(Relevance(encoder.settings), batch, scored_at=0, evaluation_id="e")
 
 

@@ -13,7 +13,7 @@ import aiohttp
 import numpy as np
 import pytest
 
-from watchkeeper.encoder.client import COOLDOWN_S, EncoderClient, EncoderUnavailable, embed_blocking
+from watchkeeper.encoder.client import COOLDOWN_S, EncoderClient, EncoderUnavailable, TextRefused, embed_blocking
 
 
 def vector(text: str) -> np.ndarray:
@@ -157,6 +157,24 @@ def test_what_is_no_answer_is_unavailable_and_tells_no_text(
     run(encoder, story)
     with pytest.raises(EncoderUnavailable, match=why):
         embed_blocking(encoder.url, "minilm", ["secret text"])
+
+
+@pytest.mark.parametrize(("status", "refused"), [(400, True), (413, True), (422, True), (429, False), (500, False)])
+def test_a_text_that_is_refused_is_told_from_an_encoder_that_is_away(
+    encoder: FakeEncoder, status: int, refused: bool
+) -> None:
+    encoder.status, encoder.answer = status, lambda texts: {"error": {"message": f"too long: {texts}"}}
+
+    async def story(client: EncoderClient, clock: Clock) -> None:
+        with pytest.raises(EncoderUnavailable, match=f"status {status}") as asked:
+            await client.embed(["secret text"])
+        assert isinstance(asked.value, TextRefused) == refused
+
+    run(encoder, story)
+    with pytest.raises(EncoderUnavailable, match=f"status {status}") as blocking:
+        embed_blocking(encoder.url, "minilm", ["secret text"])
+    assert isinstance(blocking.value, TextRefused) == refused
+    assert "secret" not in str(blocking.value)
 
 
 def test_an_encoder_that_hangs_is_given_up_soon(encoder: FakeEncoder) -> None:
