@@ -38,12 +38,16 @@ def clopper_pearson(hits: float, count: float) -> tuple[float, float]:
 def share(values: Sequence[float], clusters: Sequence[Hashable]) -> Estimate:
     """Of zeros and ones: Clopper and Pearson's interval, of as many rows as are worth independent ones (Korn and Graubard).
 
-    Where all rows are alike nothing tells how alike those of a cluster are: there each cluster counts as one row.
+    Where all rows are alike nothing tells how alike those of a cluster are: there each cluster counts as one row. So does a
+    single cluster, whatever its rows are: it says nothing of others.
     """
     numbers = np.asarray(values, np.float64)
     value, variance, groups = _spread(numbers, clusters)
     independent = value * (1 - value)
-    worth = float(groups) if independent == 0 else min(independent / variance, len(numbers)) if variance else len(numbers)
+    if groups < 2 or independent == 0:
+        worth = float(groups)
+    else:
+        worth = min(independent / variance, len(numbers)) if variance else len(numbers)
     lower, upper = clopper_pearson(value * worth, worth)
     return Estimate(value, lower, upper, len(numbers), groups)
 

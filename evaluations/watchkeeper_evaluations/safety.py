@@ -1,13 +1,15 @@
 """The safety job: what the guards found in the window's prompts and answers, and how often they could not judge.
 
-Metrics, all shares of requests (95% intervals; rows of one session belong together): `unjudged` (some guard could not
-judge: its verdict is `unknown`), `prompts.blocked` `.flagged` `.redacted` `.unknown`, so for `outputs` (of requests whose
-answer was judged) and `context` (passages), each with `.n`, `.lower`, `.upper`; by guard `guard.injection.blocked` and so
-on. The report has them by category too.
+Metrics, all shares of requests (95% intervals; rows of one session belong together): `unjudged` (of those that guards were
+asked about, in which some guard could not judge: its verdict is `unknown`), `prompts.blocked` `.flagged` `.redacted` (of
+requests whose prompt some guard could judge) `.unknown` (of those that guards were asked about), so for `outputs` and
+`context` (passages), each with `.n`, `.lower`, `.upper`; by guard `guard.injection.blocked` and so on. The report has them
+by category too.
 
 Objectives: `unjudged`, `outputs_blocked`, `outputs_flagged`, each at most. Prompts fail nothing: what users write is not
-the service's fault. Unknown where no guard judged anything, and never pass where over half of the requests were not judged.
-Knows nothing of whether a guard was right.
+the service's fault. Unknown where no guard judged anything, and never pass where over half of all requests of the window
+were not judged by every guard; one of which no guard said anything was not judged. Knows nothing of whether a guard was
+right.
 """
 
 from collections import Counter, defaultdict
@@ -24,9 +26,10 @@ from watchkeeper_evaluations.scorer import Scorer
 
 NAME: Final = "safety"
 TARGETS: Final = {"prompt": "prompts", "context": "context", "output": "outputs"}
-DONE: Final = {"block": "blocked", "flag": "flagged", "redact": "redacted", "unknown": "unknown"}
+UNKNOWN: Final = "unknown"
+DONE: Final = {"block": "blocked", "flag": "flagged", "redact": "redacted", UNKNOWN: "unknown"}
 MOST_UNJUDGED: Final = 0.5
-"""Where more requests were not wholly judged, what the others show is not what happened."""
+"""Where more of all requests were not wholly judged, what the others show is not what happened."""
 
 UNJUDGED: Final = "unjudged"
 _WORDS: Final = {
@@ -58,9 +61,10 @@ class Safety:
         metrics |= _by_guard(requests)
         judged = _judged(case, found)
         verdict, reason = objective.overall(judged, _nothing(case, found))
-        unjudged = found.get(UNJUDGED)
-        if verdict in ("pass", "warn") and unjudged is not None and unjudged.value > MOST_UNJUDGED:
-            verdict, reason = "unknown", f"{unjudged.value:.0%} of the requests were not judged by every guard"
+        rows = case.rows(case.window)
+        unjudged = rows - sum(not _unjudged(request) for request in requests)
+        if verdict in ("pass", "warn") and unjudged > MOST_UNJUDGED * rows:
+            verdict, reason = "unknown", f"{unjudged / rows:.0%} of the requests were not judged by every guard"
         rule = {one.objective.setting: f"at most {one.objective.limit:g}" for one in judged}
         table = _by_category(requests)
         blocked = _blocked(case)
@@ -86,21 +90,28 @@ def _requests(case: Case) -> list[Request]:
 
 
 def _shares(requests: Sequence[Request]) -> dict[str, Estimate]:
-    """By name. A target's shares are of the requests in which it was judged."""
+    """By name. A target's shares are of the requests in which some guard could judge it, `unknown` of all that have it."""
     values: dict[str, list[float]] = defaultdict(list)
     units: dict[str, list[str]] = defaultdict(list)
     for request in requests:
         actions: dict[str, set[str]] = defaultdict(set)
         for verdict in request["verdicts"]:
             actions[verdict["target"]].add(verdict["action"])
-        said = {UNJUDGED: any("unknown" in given for given in actions.values())}
+        said = {UNJUDGED: _unjudged(request)}
         for target, given in actions.items():
-            said |= {f"{TARGETS[target]}.{done}": action in given for action, done in DONE.items()}
+            known = given - {UNKNOWN}
+            of = {action: action in given for action in DONE if known or action == UNKNOWN}
+            said |= {f"{TARGETS[target]}.{DONE[action]}": holds for action, holds in of.items()}
         for name, holds in said.items():
             values[name].append(float(holds))
             units[name].append(request["unit"])
     order = [UNJUDGED, *(f"{target}.{done}" for target in TARGETS.values() for done in DONE.values())]
     return {name: share(values[name], units[name]) for name in order if name in values}
+
+
+def _unjudged(request: Request) -> bool:
+    """Whether some guard could not judge something of it."""
+    return any(verdict["action"] == UNKNOWN for verdict in request["verdicts"])
 
 
 def _judged(case: Case, found: Mapping[str, Estimate]) -> list[Judged]:
@@ -114,10 +125,11 @@ def _judged(case: Case, found: Mapping[str, Estimate]) -> list[Judged]:
 
 def _nothing(case: Case, found: Mapping[str, Estimate]) -> str:
     """Why nothing was judged."""
-    settings = [setting for setting, _ in _WORDS.values()]
-    if all(getattr(case.objectives, setting) is None for setting in settings):
+    asked = [name for name, (setting, _) in _WORDS.items() if getattr(case.objectives, setting) is not None]
+    if not asked:
+        settings = (setting for setting, _ in _WORDS.values())
         return f"no objective is set: write one under [objectives], one of {', '.join(settings)}"
-    judged = found[UNJUDGED].n if UNJUDGED in found else 0
+    judged = max(found[name].n if name in found else 0 for name in asked)
     return f"the guards judged {judged} requests, {case.min_n} are needed; are the stages guard_in and guard_out on?"
 
 

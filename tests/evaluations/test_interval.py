@@ -30,6 +30,16 @@ def test_rows_that_say_the_same_count_once() -> None:
     assert (alike.lower, alike.upper) == pytest.approx(clopper_pearson(10, 10))
 
 
+@pytest.mark.parametrize("hits", [0, 1, 40, 99, 100])
+def test_a_share_of_one_session_is_no_more_certain_than_one_row(hits: int) -> None:
+    """Whatever the turns of one conversation say, nothing tells how others go."""
+    found = share([1.0] * hits + [0.0] * (100 - hits), ["one session"] * 100)
+    assert (found.value, found.n, found.clusters) == (hits / 100, 100, 1)
+    assert (found.lower, found.upper) == pytest.approx(clopper_pearson(hits / 100, 1))
+    assert found.lower < 0.03
+    assert found.upper > 0.97
+
+
 def test_the_mean_of_independent_rows_has_students_interval() -> None:
     values = [0.1, 0.4, 0.35, 0.8, 0.55]
     found = mean(values, range(5), 0, 1)

@@ -29,6 +29,7 @@ BLOCKED: Said = (said("pii", "prompt", "pass", "none"), said("toxicity", "output
 FLAGGED: Said = (said("pii", "prompt", "pass", "none"), said("bias", "output", "flag", "gender"))
 REDACTED: Said = (said("pii", "prompt", "redact", "email"), said("pii", "output", "pass", "none"))
 UNJUDGED: Said = (said("toxicity", "prompt", "unknown", "error"), said("pii", "output", "pass", "none"))
+BLIND: Said = (said("pii", "prompt", "pass", "none"), said("toxicity", "output", "unknown", "error"))
 
 
 @pytest.fixture
@@ -95,6 +96,36 @@ def test_a_guard_that_could_not_judge_is_held_against_its_objective(lake: Lake, 
 def test_mostly_unjudged_is_unknown_even_where_nobody_asked(lake: Lake) -> None:
     found = evaluate(lake, (40, FINE), (60, UNJUDGED), unjudged=False)
     assert (found.verdict, found.reason) == ("unknown", "60% of the requests were not judged by every guard")
+
+
+@pytest.mark.parametrize(("silent", "verdict"), [(60, "pass"), (61, "unknown"), (940, "unknown")])
+def test_requests_of_which_no_guard_said_anything_were_not_judged_either(lake: Lake, silent: int, verdict: str) -> None:
+    found = evaluate(lake, (60, FINE), (silent, ()))
+    assert found.verdict == verdict
+    if verdict == "unknown":
+        assert found.reason == f"{silent / (60 + silent):.0%} of the requests were not judged by every guard"
+
+
+def test_unknown_and_silent_requests_add_up(lake: Lake) -> None:
+    found = evaluate(lake, (45, FINE), (25, UNJUDGED), (30, ()), unjudged=False)
+    assert (found.verdict, found.reason) == ("unknown", "55% of the requests were not judged by every guard")
+    assert found.metrics["unjudged"] == pytest.approx(25 / 70)
+
+
+def test_what_no_guard_could_judge_is_not_taken_for_clean(lake: Lake) -> None:
+    """Of the forty answers that a guard could judge, six were blocked; the fifty others say nothing."""
+    found = evaluate(lake, (34, FINE), (6, BLOCKED), (50, BLIND))
+    assert (found.metrics["outputs.blocked"], found.metrics["outputs.blocked.n"]) == (0.15, 40)
+    assert found.metrics["outputs.unknown"] == pytest.approx(50 / 90)
+    assert found.metrics["outputs.unknown.n"] == 90
+
+
+def test_where_all_answers_are_unjudged_none_counts_as_let_through(lake: Lake) -> None:
+    found = evaluate(lake, (60, ATTACK), (40, BLIND), unjudged=False)
+    assert "outputs.blocked" not in found.metrics
+    assert found.metrics["outputs.unknown"] == 1.0
+    assert found.verdict == "unknown"
+    assert "the guards judged 0 requests, 30 are needed" in found.reason
 
 
 def test_without_guards_nothing_is_known(lake: Lake) -> None:
