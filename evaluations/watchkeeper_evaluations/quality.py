@@ -137,9 +137,10 @@ def _values(case: Case, scorer: Scorer, score: Score) -> tuple[list[float], list
 
 
 def _errors(case: Case, scorer: Scorer) -> int:
-    """How many requests this scorer could not score."""
+    """How many requests this scorer could not score; replays are none."""
     found = case.query(
-        f"SELECT count(DISTINCT request_id) AS n FROM scores WHERE {_MINE} AND error IS NOT NULL", _parameters(case, scorer)
+        f"SELECT count(DISTINCT request_id) AS n FROM scores WHERE {_MINE} AND error IS NOT NULL AND replay IS NOT TRUE",
+        _parameters(case, scorer),
     )
     count: int = found.column("n")[0].as_py()
     return count

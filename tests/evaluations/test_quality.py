@@ -8,8 +8,9 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from watchkeeper.lake.interactions import microseconds, to_arrow
+from watchkeeper.lake.interactions import microseconds, score_rows, to_arrow
 from watchkeeper.lake.lake import Lake
+from watchkeeper.lake.tables import TIME
 from watchkeeper.record import Record
 from watchkeeper.settings import Objectives, Settings, Stages
 from watchkeeper_evaluations.case import Case, Finding
@@ -150,6 +151,22 @@ def test_what_could_not_be_scored_is_unknown_and_never_hides_a_failure(tmp_path:
     assert found.verdict == "unknown"
     assert found.reason == "answers cut off: 30 of 60 requests could not be scored; see `error` in scores"
     assert judged("bad", (30, GOOD), (30, REFUSED)).verdict == "fail"
+
+
+def test_replays_that_could_not_be_scored_are_not_the_windows(lake: Lake) -> None:
+    """An experiment in the same hour failed on ten answers: that is its own affair."""
+    when = microseconds(NOON + timedelta(minutes=5))
+    rows = pa.table(
+        {"request_id": [f"replay-{number}" for number in range(10)], "received_at": pa.array([when] * 10, TIME)}
+    )
+    (truncated,) = (one for one in Quality().scorers(Settings(stages=Stages(embed=False))) if one.name == "truncated")
+    errors = score_rows(
+        rows, "truncated", [None] * 10, scorer=truncated.name, scorer_version=truncated.version, scored_at=when,
+        replay=True, errors=["boom"] * 10,
+    )  # fmt: skip
+    lake.append("scores", errors)
+    found = evaluate(lake, (60, GOOD), asked=OFF | {"truncated": 0.5})
+    assert (found.verdict, found.metrics["errors"]) == ("pass", 0)
 
 
 def test_the_report_has_ids_and_no_text(lake: Lake) -> None:
