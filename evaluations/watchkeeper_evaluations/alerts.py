@@ -15,6 +15,7 @@ import logging
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 import requests
@@ -86,7 +87,7 @@ def look(lake: Lake, judged: Judged, now: datetime) -> bool:
 
 def tell(settings: Settings, lake: Lake, now: datetime) -> str | None:
     """Posts to the webhook every event that it has not taken, oldest first; stops at the first that it does not take, and
-    returns why, in a line. Never raises: an alert that cannot be told must not stop what found it."""
+    returns why, in a line without the URL. Never raises: an alert that cannot be told must not stop what found it."""
     url = settings.alerts.webhook
     if url is None:
         return None
@@ -97,11 +98,19 @@ def tell(settings: Settings, lake: Lake, now: datetime) -> str | None:
                 "alerts",
                 alert_row(alert_id=row["alert_id"], event="notified", at=now, job=row["job"], reason=row["event"]),
             )
-    except (requests.RequestException, LakeUnavailable) as error:
-        why = f"the webhook was not told: {type(error).__name__}: {' '.join(str(error).split())}"
-        _log.warning("%s", why)
-        return why
-    return None
+    except requests.RequestException as error:
+        why = f"the webhook was not told: {_said(error)} from {urlsplit(url).hostname}"
+    except LakeUnavailable as error:
+        why = f"the webhook was not told: {error}"
+    else:
+        return None
+    _log.warning("%s", why)
+    return why
+
+
+def _said(error: requests.RequestException) -> str:
+    """Not its message, in which the URL stands: who knows a webhook's path may often post there."""
+    return type(error).__name__ if error.response is None else f"HTTP {error.response.status_code}"
 
 
 def body(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +136,7 @@ def _post(url: str, row: Mapping[str, Any], timeout: float) -> None:
         url, json=body(row), headers=headers, timeout=timeout, stream=True, allow_redirects=False
     ) as response:
         if not 200 <= response.status_code < 300:
-            raise requests.HTTPError(f"HTTP {response.status_code} from {url}")
+            raise requests.HTTPError(response=response)
 
 
 def _newest(lake: Lake, job: str, last: Mapping[str, Any] | None) -> datetime:

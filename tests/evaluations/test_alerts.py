@@ -200,10 +200,23 @@ def test_what_does_not_answer_holds_nothing_up_for_long(lake: Lake, hook: Hook, 
     evaluated(lake, judged(0, "fail"))
     hook.hang_s = 30
     began = datetime.now(UTC)
-    assert "timed out" in str(told_by(lake, hook.url)())
+    assert "ReadTimeout" in str(told_by(lake, hook.url)())
     assert datetime.now(UTC) - began < timedelta(seconds=10)
     assert told_by(lake, "http://127.0.0.1:9/")() is not None
     assert [len(record.getMessage().splitlines()) for record in caplog.records] == [1, 1]
+
+
+def test_a_webhooks_url_is_a_key_and_stays_secret(lake: Lake, hook: Hook, caplog: pytest.LogCaptureFixture) -> None:
+    """Many services take whoever knows the path for the owner."""
+    evaluated(lake, judged(0, "fail"))
+    hook.statuses = [403]
+    path = "services/T000/SECRET?token=SECRET"
+    port = hook.url.split(":")[-1].split("/")[0]
+    refused = told_by(lake, f"http://user:SECRET@127.0.0.1:{port}/{path}")()
+    away = told_by(lake, f"http://127.0.0.1:9/{path}")()
+    assert refused == "the webhook was not told: HTTP 403 from 127.0.0.1"
+    assert away == "the webhook was not told: ConnectionError from 127.0.0.1"
+    assert "SECRET" not in caplog.text
 
 
 def test_old_news_silenced_alerts_and_no_webhook(lake: Lake, hook: Hook) -> None:
