@@ -20,7 +20,8 @@ SERVING: Final = ("promoted", "rolled_back")
 
 @dataclass(frozen=True)
 class Version:
-    """One release: its events, newest first, and the newest gate that judged it as a candidate."""
+    """One release: its events, newest first, and the gate that judged it as a candidate: against what
+    serves, the one that a promotion would ask; else, the newest against anything."""
 
     release: str
     digest: str
@@ -43,19 +44,21 @@ def events(lake: Lake) -> list[Event]:
     return rows
 
 
-def versions(log: Sequence[Event], compared: Sequence[Compared]) -> list[Version]:
-    """The releases of the log, the highest version first. `compared`: newest first."""
+def versions(log: Sequence[Event], gates: Sequence[Compared], serving: str) -> list[Version]:
+    """The releases of the log, the highest version first. `gates`: as they count; `serving`: the digest of what serves."""
     by_release: dict[str, list[Event]] = {}
     for event in log:
         by_release.setdefault(event["release"], []).append(event)
     found = [
-        Version(
-            release, happened[0]["digest"], tuple(happened),
-            next((one for one in compared if one.verdict and one.candidate_digest == happened[0]["digest"]), None),
-        )
+        Version(release, happened[0]["digest"], tuple(happened), _gate(gates, serving, happened[0]["digest"]))
         for release, happened in by_release.items()
-    ]  # fmt: skip
+    ]
     return sorted(found, key=_order, reverse=True)
+
+
+def _gate(gates: Sequence[Compared], serving: str, candidate: str) -> Compared | None:
+    found = [gate for gate in gates if gate.candidate_digest == candidate]
+    return next((gate for gate in found if gate.base_digest == serving), next(iter(found), None))
 
 
 def _order(version: Version) -> tuple[str, int]:

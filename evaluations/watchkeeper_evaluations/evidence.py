@@ -19,11 +19,13 @@ from watchkeeper.lake.experiments import (
     Trial,
     answers,
     comparison_row,
+    digests,
     newest_trials,
     newest_with,
     trials,
 )
 from watchkeeper.lake.lake import Lake
+from watchkeeper.release import Release
 from watchkeeper.settings import Settings
 from watchkeeper.tracking import Tracking
 from watchkeeper.tracking.experiments import PARENT
@@ -38,7 +40,8 @@ from watchkeeper_evaluations.scorers import MEANINGS
 
 
 class EvidenceMissing(Exception):
-    """There is no experiment that tells what was asked; the message is one line that says how to make one."""
+    """No experiment tells what was asked, or only one on another content; the message is one line that says how to make
+    one."""
 
 
 class EvidenceUnclear(Exception):
@@ -56,10 +59,11 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 def compare_releases(
     settings: Settings, base: str, candidate: str, *, experiment_id: str | None = None, now: datetime
 ) -> Evidence:
-    """How the candidate differs from the base, by the newest experiment that tried both (or the one given).
+    """How the candidate differs from the base, by the newest experiment that tried both (or the one given) with the content
+    that they have now.
 
-    Releases by id or version, or `champion`. Raises `EvidenceMissing`, `EvidenceUnclear`, `NotComparable`,
-    `TrackingUnavailable`, `LakeUnavailable`, and for `champion` what finding it raises: all with one line.
+    Releases by id, version or alias. Raises `EvidenceMissing`, `EvidenceUnclear`, `NotComparable`, `ReleaseUnknown`,
+    `ReleaseChanged`, `TrackingUnavailable`, `LakeUnavailable`: all with one line.
     """
     lake, pair = _found(settings, base, candidate, experiment_id)
     return _kept(settings, lake, pair, _compared(lake, pair), None, now)
@@ -83,39 +87,48 @@ def gate_releases(
 def _found(
     settings: Settings, base: str | None, candidate: str | None, experiment_id: str | None
 ) -> tuple[Lake, tuple[Trial, Trial]]:
-    """The trials of both releases in one experiment."""
+    """The trials of both releases, as they are now, in one experiment."""
     lake = Lake(settings.lake_uri, settings.lake.storage_options)
+    releases = Releases(Tracking(settings.mlflow.uri), settings.mlflow.prompt)
     if base is None or candidate is None:
-        return lake, _newest_pair(settings, lake, experiment_id)
-    ids = [_release_id(settings, name) for name in (base, candidate)]
-    if ids[0] == ids[1]:
-        raise EvidenceUnclear(f"{base} and {candidate} are the same release, {ids[0]}: name another one")
-    wanted = experiment_id or newest_with(lake, *ids)
+        experiment_id, base, candidate = _newest(releases, lake, experiment_id)
+    pair = (releases.get(base), releases.get(candidate))
+    if pair[0].id == pair[1].id:
+        raise EvidenceUnclear(f"{base} and {candidate} are the same release, {pair[0].id}: name another one")
+    wanted = experiment_id or newest_with(lake, *((release.id, release.digest) for release in pair))
     if wanted is None:
-        raise EvidenceMissing(
-            f"no experiment has tried both {ids[0]} and {ids[1]}; make one with "
-            f"`watchkeeper experiment run --dataset D --release {ids[0]} --release {ids[1]}`"
-        )
+        others = [release.id for release in pair if digests(lake, release.id) - {release.digest}]
+        known = f" ({' and '.join(others)} was tried with another content)" if others else ""
+        raise _missing(pair, f"no experiment has tried both {pair[0].id} and {pair[1].id} as they are now{known}")
     tried = {trial.release: trial for trial in _tried(lake, wanted)}
-    absent = [release for release in ids if release not in tried]
+    absent = [release.id for release in pair if release.id not in tried]
     if absent:
         raise EvidenceUnclear(f"{wanted} did not try {' nor '.join(absent)}; it tried {', '.join(tried)}")
-    return lake, (tried[ids[0]], tried[ids[1]])
+    changed = [release.id for release in pair if tried[release.id].digest != release.digest]
+    if changed:
+        raise _missing(pair, f"{wanted} tried {' and '.join(changed)} with another content than it has now")
+    return lake, (tried[pair[0].id], tried[pair[1].id])
 
 
-def _newest_pair(settings: Settings, lake: Lake, experiment_id: str | None) -> tuple[Trial, Trial]:
+def _newest(releases: Releases, lake: Lake, experiment_id: str | None) -> tuple[str, str, str]:
+    """The newest experiment (or the one given), the champion, and the one other release that it tried."""
     tried = _tried(lake, experiment_id) if experiment_id else newest_trials(lake, limit=1)
     if not tried:
         raise EvidenceMissing("there is no experiment yet; make one with `watchkeeper experiment run`")
-    champion = _release_id(settings, CHAMPION)
-    base = [trial for trial in tried if trial.release == champion]
-    others = [trial for trial in tried if trial.release != champion]
-    if not base or len(others) != 1:
-        names = ", ".join(trial.release for trial in tried)
+    champion = releases.get(CHAMPION).id
+    names = [trial.release for trial in tried]
+    others = [name for name in names if name != champion]
+    if champion not in names or len(others) != 1:
         raise EvidenceUnclear(
-            f"{tried[0].experiment_id} tried {names}, and the champion is {champion}: name the base and the candidate"
+            f"{tried[0].experiment_id} tried {', '.join(names)}, and the champion is {champion}: name the base and the "
+            "candidate"
         )
-    return base[0], others[0]
+    return tried[0].experiment_id, champion, others[0]
+
+
+def _missing(pair: tuple[Release, Release], why: str) -> EvidenceMissing:
+    again = f"`watchkeeper experiment run --dataset D --release {pair[0].id} --release {pair[1].id}`"
+    return EvidenceMissing(f"{why}; make one with {again}")
 
 
 def _tried(lake: Lake, experiment_id: str) -> list[Trial]:
@@ -125,13 +138,6 @@ def _tried(lake: Lake, experiment_id: str) -> list[Trial]:
             f"there is no finished experiment {experiment_id!r}; `watchkeeper experiment list` shows them"
         )
     return found
-
-
-def _release_id(settings: Settings, name: str) -> str:
-    """An id as it is, a version of this deployment's as an id, `champion` as MLflow has it now."""
-    if name == CHAMPION:
-        return Releases(Tracking(settings.mlflow.uri), settings.mlflow.prompt).get(name).id
-    return f"{settings.mlflow.prompt}@{name}" if name.isdecimal() else name
 
 
 def _compared(lake: Lake, pair: tuple[Trial, Trial], policy: Policy | None = None) -> Comparison:

@@ -1,7 +1,8 @@
 """How what was learned becomes what serves: a release is registered, promoted on the evidence of a gate, and rolled back.
 
-Each in this order: MLflow first (its alias is what gateways follow), then the event in the lake. What could not be written
-after the alias had moved is told, never undone. Knows nothing of how a gate comes to its verdict.
+One at a time on a data folder, and in this order: MLflow first (its alias is what gateways follow), then the event in the
+lake. What could not be written after the alias had moved is told, never undone. Knows nothing of how a gate comes to its
+verdict.
 """
 
 import contextlib
@@ -18,8 +19,11 @@ from watchkeeper.release import Release, champion
 from watchkeeper.settings import Settings
 from watchkeeper.tracking import Tracking, TrackingUnavailable
 from watchkeeper.tracking.prompts import ReleaseChanged, Releases
+from watchkeeper_evaluations.lock import alone
 
 FIRST: Final = "served before any release was registered"
+LOCK: Final = "releases.lock"
+"""Held from reading what serves until something else does: a gate held the candidate against what it replaces."""
 
 
 class PromotionRefused(Exception):
@@ -36,8 +40,9 @@ class Registration(msgspec.Struct, frozen=True):
 
 
 class Promotion(msgspec.Struct, frozen=True):
-    """What serves now, and what did before. `changed` False: it served already, and nothing was done. `comparison_id`: the
-    newest gate over the two. `untold`: what could not be written after the alias had moved, a line each."""
+    """What serves now, and what did before. `changed` False: it is MLflow's champion already, and nothing was done.
+    `comparison_id`: the gate over the two that counts. `untold`: what could not be written after the alias had moved, a
+    line each."""
 
     event: Literal["promoted", "rolled_back"]
     release: Release
@@ -58,9 +63,7 @@ def releases_of(settings: Settings) -> Releases:
 
 def serving(settings: Settings) -> Release:
     """What serves: the champion in MLflow; the last good copy where there is none, or it is not what was registered."""
-    with contextlib.suppress(ReleaseChanged):
-        return releases_of(settings).champion() or champion(settings.data)
-    return champion(settings.data)
+    return _champion(releases_of(settings)) or champion(settings.data)
 
 
 def register(settings: Settings, release: Release, note: str, by: str, now: datetime) -> Registration:
@@ -69,6 +72,11 @@ def register(settings: Settings, release: Release, note: str, by: str, now: date
     Where nothing is registered yet, what serves is registered before it and becomes the champion, so that every later
     champion has one before it.
     """
+    with alone(settings.data, LOCK):
+        return _register(settings, release, note, by, now)
+
+
+def _register(settings: Settings, release: Release, note: str, by: str, now: datetime) -> Registration:
     releases, first = releases_of(settings), None
     rows: list[pa.Table] = []
     shelf = releases.shelf()
@@ -91,7 +99,13 @@ def register(settings: Settings, release: Release, note: str, by: str, now: date
 
 def promote(settings: Settings, ref: str, *, reason: str, override: str | None, by: str, now: datetime) -> Promotion:
     """Puts a release into service. Raises `PromotionRefused` unless the newest gate over what serves and this one let it
-    pass, or it is what serves under another name; `override`: why it serves all the same."""
+    pass, or it is what serves under another name; `override`: why it serves all the same. Also refused: when something
+    else serves in the end than was judged."""
+    with alone(settings.data, LOCK):
+        return _promote(settings, ref, reason, override, by, now)
+
+
+def _promote(settings: Settings, ref: str, reason: str, override: str | None, by: str, now: datetime) -> Promotion:
     releases = releases_of(settings)
     candidate, base = releases.get(ref), serving(settings)
     same = base.digest == candidate.digest
@@ -102,7 +116,7 @@ def promote(settings: Settings, ref: str, *, reason: str, override: str | None, 
         event="promoted",
         release=candidate,
         previous=base,
-        changed=base.id != candidate.id,
+        changed=not _is_champion(releases, candidate),
         at=now,
         by=by,
         reason="; ".join(part for part in (reason, override) if part),
@@ -113,14 +127,20 @@ def promote(settings: Settings, ref: str, *, reason: str, override: str | None, 
 
 
 def rollback(settings: Settings, *, to: str | None, reason: str, by: str, now: datetime) -> Promotion:
-    """Puts back what served before, or the release `to`; no gate is asked. Raises `PromotionRefused` when nothing did."""
+    """Puts back what served before, or the release `to`; no gate is asked. Raises `PromotionRefused` when nothing did, or
+    when something else serves in the end than at first."""
+    with alone(settings.data, LOCK):
+        return _rollback(settings, to, reason, by, now)
+
+
+def _rollback(settings: Settings, to: str | None, reason: str, by: str, now: datetime) -> Promotion:
     releases, base = releases_of(settings), serving(settings)
     target = releases.get(to) if to else _before(settings, releases, base)
     done = Promotion(
         event="rolled_back",
         release=target,
         previous=base,
-        changed=base.id != target.id,
+        changed=not _is_champion(releases, target),
         at=now,
         by=by,
         reason=reason,
@@ -133,6 +153,9 @@ def rollback(settings: Settings, *, to: str | None, reason: str, by: str, now: d
 def _put_into_service(settings: Settings, releases: Releases, done: Promotion) -> Promotion:
     if not done.changed:
         return done
+    serves = serving(settings)
+    if serves.digest != done.previous.digest:  # moved in MLflow's UI, or from another machine: nobody judged against that
+        raise PromotionRefused(f"{serves.id} serves now, no longer {done.previous.id}: nothing was changed, run it again")
     releases.promote(done.release)
     tags = {f"{done.event}_at": done.at.isoformat(), "reason": done.reason}
     if done.event == "promoted":
@@ -151,6 +174,19 @@ def _put_into_service(settings: Settings, releases: Releases, done: Promotion) -
     )
     untold = (*_tagged(releases, done.release, tags), *_logged(settings, [row]))
     return msgspec.structs.replace(done, untold=untold)
+
+
+def _champion(releases: Releases) -> Release | None:
+    """MLflow's; None also where it is not what was registered."""
+    with contextlib.suppress(ReleaseChanged):
+        return releases.champion()
+    return None
+
+
+def _is_champion(releases: Releases, release: Release) -> bool:
+    """Of this id and content: after an alias was lost, what gateways still have may bear the same id."""
+    now = _champion(releases)
+    return now is not None and (now.id, now.digest) == (release.id, release.digest)
 
 
 def _gate(settings: Settings, base: Release, candidate: Release, override: str | None) -> Gate | None:
@@ -189,14 +225,13 @@ def _line(history: Sequence[Served]) -> list[tuple[str, str]]:
     those that came after what it went back to."""
     line: list[tuple[str, str]] = []
     for event in reversed(history):
-        now = (event.release, event.digest)
         digests = [digest for _, digest in line]
         if event.event == "rolled_back" and event.digest in digests:
             del line[len(digests) - digests[::-1].index(event.digest) :]
             continue
-        if event.previous and event.previous_digest and event.previous_digest not in digests[-1:]:
-            line.append((event.previous, event.previous_digest))
-        line.append(now)
+        for release_id, digest in ((event.previous, event.previous_digest), (event.release, event.digest)):
+            if release_id and digest and digest not in [known for _, known in line[-1:]]:  # put back under its own alias
+                line.append((release_id, digest))
     return line
 
 

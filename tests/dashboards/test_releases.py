@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from watchkeeper.lake.experiments import gates
 from watchkeeper.release import Release
 from watchkeeper_dashboards import actions, release_log
 from watchkeeper_dashboards.pages import releases
@@ -34,6 +35,18 @@ def test_each_release_has_its_gate_and_what_became_of_it(house: Any, reader_of: 
     assert "/experiments/experiment-20260110-1600?comparison=comparison-2" in links(table)
     assert "/releases?promote=watchkeeper%403" in links(table)
     assert "/releases?promote=watchkeeper%402" not in links(table)
+
+
+def test_the_gate_of_a_release_is_the_one_that_a_promotion_would_ask(house: Any) -> None:
+    """The newest experiment's against what serves, though another was made later, or over older answers."""
+    log = [{"release": "w@2", "digest": "2", "event": "registered"}]
+    (newest, *_) = gates(house.lake)
+    late, asked, old = (
+        msgspec.structs.replace(newest, comparison_id=name, base_digest=base, candidate_digest="2")
+        for name, base in (("late", "0"), ("asked", "1"), ("old", "1"))
+    )
+    shown = [release_log.versions(log, [late, asked, old], serving)[0].gate for serving in ("1", "9")]
+    assert shown == [asked, late]
 
 
 def test_the_log_marks_what_was_put_there_without_a_gate(house: Any, reader_of: Any, read: Any) -> None:
@@ -116,4 +129,4 @@ def test_where_others_can_reach_the_app_there_are_no_buttons(house: Any, reader_
 
 def test_versions_are_in_the_order_of_their_numbers() -> None:
     log = [{"release": f"w@{number}", "digest": str(number), "event": "registered"} for number in (9, 10, 2)]
-    assert [version.release for version in release_log.versions(log, [])] == ["w@10", "w@9", "w@2"]
+    assert [version.release for version in release_log.versions(log, [], "10")] == ["w@10", "w@9", "w@2"]

@@ -21,7 +21,7 @@ from watchkeeper.release import BUILTIN
 from watchkeeper.settings import Mlflow, Settings
 from watchkeeper.tracking import Tracking, TrackingUnavailable, server_command
 from watchkeeper.tracking.experiments import running
-from watchkeeper.tracking.prompts import Releases
+from watchkeeper.tracking.prompts import Releases, ReleaseUnknown
 from watchkeeper_evaluations.dataset.dataset import home
 from watchkeeper_evaluations.evidence import (
     EvidenceMissing,
@@ -33,6 +33,10 @@ from watchkeeper_evaluations.policy import Policy, Require
 
 NOON = datetime(2026, 4, 1, 12, tzinfo=UTC)
 ONE, TWO, THREE = "watchkeeper@1", "watchkeeper@2", "watchkeeper@3"
+CONTENTS = {
+    release: msgspec.structs.replace(BUILTIN, template=f"template {number}")
+    for number, release in enumerate((ONE, TWO, THREE))
+}
 GROUNDED = Policy(require=(Require(metric=("grounded",), rule="better"),))
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
@@ -48,9 +52,10 @@ def uri(
     argv, env = server_command(settings, data)
     process = module_processes(argv, ready=f"{settings.mlflow.uri}/health", env=env)
     releases = Releases(Tracking(settings.mlflow.uri), settings.mlflow.prompt)
-    for number in range(3):
-        made = releases.register(msgspec.structs.replace(BUILTIN, template=f"template {number}"), "")
-        if number == 0:
+    for name, content in CONTENTS.items():
+        made = releases.register(content, "")
+        assert made.id == name
+        if name == ONE:
             releases.promote(made)
     yield settings.mlflow.uri
     process.stop()
@@ -61,14 +66,23 @@ def settings(uri: str, tmp_path: Path) -> Settings:
     return Settings(data=tmp_path, mlflow=Mlflow(uri=uri))
 
 
-def tried(settings: Settings, experiment: str, grounded: dict[str, float], *, cases: int = 40, at: datetime = NOON) -> str:
+def tried(
+    settings: Settings,
+    experiment: str,
+    grounded: dict[str, float],
+    *,
+    cases: int = 40,
+    at: datetime = NOON,
+    other: str | None = None,
+) -> str:
     """An experiment in which the first `share` of the cases is grounded, by release; the last case failed everywhere. The
-    parent's run id."""
+    release `other` had another content then. The parent's run id."""
     lake, number = Lake(settings.lake_uri), 0
     with running(Tracking(settings.mlflow.uri), home(settings), experiment, tags={}, clock=lambda: at) as parent:
         pass
     trials = []
     for release, share in grounded.items():
+        digest = "e" * 64 if release == other else CONTENTS[release].digest
         records = []
         for case in range(cases):
             number += 1
@@ -98,7 +112,7 @@ def tried(settings: Settings, experiment: str, grounded: dict[str, float], *, ca
         trials.append(
             Trial(
                 experiment_id=experiment, started_at=at, ended_at=at, dataset="billing", dataset_digest="d" * 64,
-                release=release, digest=f"digest of {release}", n=cases, failed=1, metrics={}, mlflow_run_id="child",
+                release=release, digest=digest, n=cases, failed=1, metrics={}, mlflow_run_id="child",
                 mlflow_parent_id=parent.run_id,
             )
         )  # fmt: skip
@@ -121,7 +135,7 @@ def test_a_comparison_is_kept_in_the_lake_and_in_mlflow(settings: Settings, tmp_
     (row,) = comparisons(Lake(settings.lake_uri))
     assert row == found.compared
     assert (row.base, row.candidate, row.experiment_id, row.verdict) == (ONE, TWO, "experiment-1", None)
-    assert (row.base_digest, row.candidate_digest) == (f"digest of {ONE}", f"digest of {TWO}")
+    assert (row.base_digest, row.candidate_digest) == (CONTENTS[ONE].digest, CONTENTS[TWO].digest)
     assert row.result["metrics"] == msgspec.json.decode(msgspec.json.encode(found.comparison.metrics))
     assert "rules" not in row.result
 
@@ -177,6 +191,9 @@ def test_the_command_exits_with_the_verdict(settings: Settings, tmp_path: Path, 
         document = json.loads(done.stdout)
         assert (done.returncode, document["verdict"], document["candidate"]) == (code, verdict, TWO)
         assert done.stderr == ""
+    asked = ["compare", "1", "3", "--json"]
+    done = subprocess.run([*watchkeeper, *asked], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, json.loads(done.stdout)["verdict"]) == (3, "unknown")
     wide = {**os.environ, "COLUMNS": "200"}
     done = subprocess.run([*watchkeeper, "compare", "1", "2"], cwd=tmp_path, capture_output=True, text=True, env=wide)
     assert done.returncode == 0
@@ -196,7 +213,9 @@ def test_the_newest_experiment_that_tried_both_is_the_evidence(settings: Setting
     assert compare_releases(settings, ONE, TWO, now=NOON).compared.experiment_id == "experiment-2"
     older = compare_releases(settings, ONE, TWO, experiment_id="experiment-1", now=NOON)
     assert older.compared.experiment_id == "experiment-1"
-    with pytest.raises(EvidenceMissing, match=f"no experiment has tried both {ONE} and {THREE}; make one with"):
+    with pytest.raises(
+        EvidenceMissing, match=f"no experiment has tried both {ONE} and {THREE} as they are now; make one with"
+    ):
         compare_releases(settings, ONE, THREE, now=NOON)
     with pytest.raises(EvidenceUnclear, match=f"^experiment-1 did not try {THREE}; it tried {ONE}, {TWO}$"):
         compare_releases(settings, TWO, THREE, experiment_id="experiment-1", now=NOON)
@@ -204,6 +223,32 @@ def test_the_newest_experiment_that_tried_both_is_the_evidence(settings: Setting
         compare_releases(settings, ONE, TWO, experiment_id="experiment-9", now=NOON)
     with pytest.raises(EvidenceUnclear, match=f"champion and {ONE} are the same release"):
         compare_releases(settings, "champion", ONE, now=NOON)
+
+
+def test_answers_of_another_content_of_that_name_are_no_evidence(settings: Settings) -> None:
+    tried(settings, "experiment-1", {ONE: 0.2, TWO: 0.8}, other=ONE)
+    again = f"`watchkeeper experiment run --dataset D --release {ONE} --release {TWO}`"
+    said = rf"^no experiment has tried both {ONE} and {TWO} as they are now \({ONE} was tried with another content\); "
+    with pytest.raises(EvidenceMissing, match=f"{said}make one with {again}$"):
+        gate_releases(settings, ONE, TWO, GROUNDED, now=NOON)
+    said = f"^experiment-1 tried {ONE} with another content than it has now; make one with {again}$"
+    for base, candidate, experiment in ((ONE, TWO, "experiment-1"), (None, None, None)):
+        with pytest.raises(EvidenceMissing, match=said):
+            gate_releases(settings, base, candidate, GROUNDED, experiment_id=experiment, now=NOON)
+    assert comparisons(Lake(settings.lake_uri)) == []
+    tried(settings, "experiment-2", {ONE: 0.2, TWO: 0.8})
+    tried(settings, "experiment-3", {ONE: 0.8, TWO: 0.2}, at=NOON + timedelta(hours=1), other=TWO)
+    found = gate_releases(settings, ONE, TWO, GROUNDED, now=NOON)
+    assert (found.compared.experiment_id, found.compared.verdict) == ("experiment-2", "pass")
+
+
+def test_every_alias_is_a_name_and_what_is_none_is_said(settings: Settings) -> None:
+    tried(settings, "experiment-1", {ONE: 0.2, TWO: 0.8})
+    MlflowClient(settings.mlflow.uri, settings.mlflow.uri).set_prompt_alias(settings.mlflow.prompt, "challenger", 2)
+    assert gate_releases(settings, "champion", "challenger", GROUNDED, now=NOON).compared.candidate == TWO
+    for name in ("chalenger", "watchkeeper@99", "99"):
+        with pytest.raises(ReleaseUnknown, match=f"^there is no release '{name}'; there is {THREE}, "):
+            gate_releases(settings, "champion", name, GROUNDED, now=NOON)
 
 
 def test_without_names_the_champion_is_the_base(settings: Settings) -> None:

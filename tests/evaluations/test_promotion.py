@@ -1,6 +1,8 @@
 """Promotion: what serves changes on the evidence of a gate, by override or by rollback, and the log says which."""
 
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,15 +12,26 @@ import msgspec
 import pyarrow as pa
 import pytest
 
+from watchkeeper.lake.experiments import Trial, trial_rows
 from watchkeeper.lake.lake import Lake
-from watchkeeper.lake.releases import Served, release_events, served
+from watchkeeper.lake.releases import Gate, Served, newest_gate, release_events, served
 from watchkeeper.lake.tables import COMPARISONS
 from watchkeeper.release import BUILTIN, FILE_NAME, Release
 from watchkeeper.settings import Lake as LakeSection
 from watchkeeper.settings import Mlflow, Settings
 from watchkeeper.tracking import Tracking, TrackingUnavailable, server_command
 from watchkeeper.tracking.prompts import ReleaseExists, ReleaseUnknown
-from watchkeeper_evaluations.promotion import Promotion, PromotionRefused, promote, register, releases_of, rollback, serving
+from watchkeeper_evaluations.lock import alone
+from watchkeeper_evaluations.promotion import (
+    LOCK,
+    Promotion,
+    PromotionRefused,
+    promote,
+    register,
+    releases_of,
+    rollback,
+    serving,
+)
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
 
@@ -55,7 +68,15 @@ def gate(settings: Settings, base: Release, candidate: Release, verdict: str, *,
     at = NOW + timedelta(minutes=minutes)
     name = f"comparison-{verdict}-{minutes}"
     row = {"date": at.date(), "comparison_id": name, "compared_at": at, "verdict": verdict, "reason": "by the policy",
-           "base_digest": base.digest, "candidate_digest": candidate.digest}  # fmt: skip
+           "experiment_id": "experiment-1", "base_digest": base.digest, "candidate_digest": candidate.digest}  # fmt: skip
+    trials = [
+        Trial(
+            experiment_id="experiment-1", started_at=NOW, ended_at=NOW, dataset="d", dataset_digest="d", release=release.id,
+            digest=release.digest, n=1, failed=0, metrics={}, mlflow_run_id="run", mlflow_parent_id="parent",
+        )
+        for release in (base, candidate)
+    ]  # fmt: skip
+    Lake(settings.lake_uri).append("experiments", trial_rows(trials))
     Lake(settings.lake_uri).append("comparisons", pa.Table.from_pylist([row], schema=COMPARISONS))
     return name
 
@@ -66,6 +87,11 @@ def put(settings: Settings, release: Release, minute: int, *, override: str | No
 
 def back(settings: Settings, minute: int, *, to: str | None = None) -> Promotion:
     return rollback(settings, to=to, reason="worse", by="bob", now=NOW + timedelta(minutes=minute))
+
+
+def lose_the_alias(settings: Settings) -> None:
+    with Tracking(settings.mlflow.uri).speaking() as client:
+        client.delete_prompt_alias(settings.mlflow.prompt, "champion")
 
 
 def history(settings: Settings) -> list[Served]:
@@ -162,13 +188,87 @@ def test_without_an_alias_what_the_gateways_have_is_what_serves(settings: Settin
     """And the same content under the registry's name needs no gate."""
     (one,) = registered(settings, 1)
     first = serving(settings)
-    with Tracking(settings.mlflow.uri).speaking() as client:
-        client.delete_prompt_alias(one.name, "champion")
+    lose_the_alias(settings)
     assert serving(settings) == BUILTIN
     with pytest.raises(PromotionRefused, match="against builtin@0, which serves"):
         put(settings, one, 1, override=None)
     assert put(settings, first, 2, override=None).changed
     assert serving(settings) == first
+
+
+def test_an_alias_that_was_lost_is_put_back(settings: Settings) -> None:
+    """Gateways still have the release that it named, under that name."""
+    registered(settings, 1)
+    first = serving(settings)
+    (settings.data / FILE_NAME).write_bytes(msgspec.json.encode(first))
+    uses: list[Callable[[int], Promotion]] = [
+        lambda minute: put(settings, first, minute, override=None),
+        lambda minute: back(settings, minute, to=first.id),
+    ]
+    for minute, use in enumerate(uses, start=1):
+        lose_the_alias(settings)
+        assert serving(settings) == first
+        assert use(minute).changed
+        assert releases_of(settings).champion() == first
+    with pytest.raises(PromotionRefused, match="nothing is known to have served before"):
+        back(settings, 3)
+
+
+def test_another_content_under_the_same_id_does_not_serve_already(settings: Settings) -> None:
+    """As after an MLflow that was set up anew."""
+    registered(settings, 1)
+    first = serving(settings)
+    lose_the_alias(settings)
+    old = msgspec.structs.replace(first, template="What had this number before.")
+    (settings.data / FILE_NAME).write_bytes(msgspec.json.encode(old))
+    with pytest.raises(PromotionRefused, match="no gate has judged"):
+        put(settings, first, 1, override=None)
+    done = put(settings, first, 2)
+    assert (done.changed, done.previous, serving(settings)) == (True, old, first)
+
+
+def test_releases_change_one_at_a_time(settings: Settings) -> None:
+    one, two = registered(settings, 2)
+    first = serving(settings)
+    uses: list[Callable[[], object]] = [
+        lambda: register(settings, variant(9), "", "ann", NOW),
+        lambda: put(settings, one, 1),
+        lambda: back(settings, 2),
+    ]
+    for use in uses:
+        before = history(settings), releases_of(settings).shelf()
+        with ThreadPoolExecutor(1) as pool:
+            with alone(settings.data, LOCK):
+                changing = pool.submit(use)
+                time.sleep(1)
+                assert (history(settings), releases_of(settings).shelf()) == before
+            changing.result()
+        assert releases_of(settings).shelf() != before[1]
+    for release in (one, two):
+        gate(settings, first, release, "pass")
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(put, settings, release, 3, override=None) for release in (one, two)]
+    (refused,) = [error for done in both if (error := done.exception())]
+    assert isinstance(refused, PromotionRefused), refused
+    assert f"against {serving(settings).id}, which serves" in str(refused)
+
+
+def test_what_was_judged_against_must_serve_still(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody moves the alias in MLflow's UI, where no lock of ours holds, while the gate is looked up."""
+    one, two = registered(settings, 2)
+    first = serving(settings)
+    gate(settings, first, one, "pass")
+
+    def meanwhile(lake: Lake, base: str, candidate: str) -> Gate | None:
+        releases_of(settings).promote(two)
+        return newest_gate(lake, base, candidate)
+
+    monkeypatch.setattr("watchkeeper_evaluations.promotion.newest_gate", meanwhile)
+    before = history(settings)
+    said = f"^{two.id} serves now, no longer {first.id}: nothing was changed, run it again$"
+    with pytest.raises(PromotionRefused, match=said):
+        put(settings, one, 1, override=None)
+    assert (serving(settings), history(settings)) == (two, before)
 
 
 def test_a_rollback_goes_back_one_champion_at_a_time(settings: Settings) -> None:

@@ -12,7 +12,7 @@ from dash import Dash, Input, Output, State, ctx, html
 from dash.development.base_component import Component
 
 from watchkeeper import release as serving_release
-from watchkeeper.lake.experiments import comparisons
+from watchkeeper.lake.experiments import gates
 from watchkeeper.release import Release
 from watchkeeper_dashboards import actions, dialog, parts, release_log, shell, units
 from watchkeeper_dashboards.page import Page, Sources
@@ -132,8 +132,8 @@ def said(outcome: actions.Outcome) -> Component:
 
 def _body(sources: Sources, search: str | None) -> list[Component]:
     log = release_log.events(sources.lake)
-    known = release_log.versions(log, comparisons(sources.lake, limit=1000))
     serving = serving_release.champion(sources.settings.data)
+    known = release_log.versions(log, gates(sources.lake), serving.digest)
     refused = actions.refusal(sources.settings)
     body = [_serving(serving, log, search, refused), _versions(known, serving, search, refused)]
     return [*body, _events(log)] if log else body

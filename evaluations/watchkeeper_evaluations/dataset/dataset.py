@@ -6,10 +6,8 @@ A frozen dataset takes no more cases, and one whose cases no longer have the dig
 that two experiments on it were on the same cases. Knows nothing of where cases come from: see traces.py and jsonl.py.
 """
 
-import contextlib
-import fcntl
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
@@ -21,12 +19,14 @@ from watchkeeper.settings import Settings
 from watchkeeper.tracking import Tracking
 from watchkeeper.tracking.datasets import OWN_TAG, Datasets, Entry, Stored
 from watchkeeper_evaluations.dataset.case import Case, digest
+from watchkeeper_evaluations.lock import alone
 
 FROZEN: Final = "watchkeeper.frozen"
 """The tag of a frozen dataset; its value is the digest."""
 REFERENCE: Final = "expected_response"
 """What MLflow's own scorers call a reference answer."""
 LOCK: Final = "datasets.lock"
+"""Held while a dataset is changed: adding reads first what is there."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _NAMED: Final = 20
 
@@ -128,7 +128,7 @@ def create(
     given = _consistent(cases)
     if frozen and not given:
         raise DatasetError(f"dataset {name!r} would have no cases: there is nothing to freeze")
-    with _alone(settings):
+    with alone(settings.data, LOCK):
         _make(datasets, name, tags or {})
         added = _add(datasets, name, given)
         return msgspec.structs.replace(added, dataset=_freeze(datasets, name)) if frozen else added
@@ -142,7 +142,7 @@ def add(tracking: Tracking, settings: Settings, name: str, cases: Iterable[Case]
     """
     datasets = Datasets(tracking, home(settings))
     given = _consistent(cases)
-    with _alone(settings):
+    with alone(settings.data, LOCK):
         if make and datasets.find(_named(name)) is None:
             _make(datasets, name, {})
         return _add(datasets, name, given)
@@ -151,7 +151,7 @@ def add(tracking: Tracking, settings: Settings, name: str, cases: Iterable[Case]
 def freeze(tracking: Tracking, settings: Settings, name: str) -> Dataset:
     """Writes the digest down; freezing again changes nothing. Raises what `load` raises, and a `DatasetError` where there
     is no case in it."""
-    with _alone(settings):
+    with alone(settings.data, LOCK):
         return _freeze(Datasets(tracking, home(settings)), name)
 
 
@@ -252,15 +252,6 @@ def _named(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise DatasetError(f"a dataset's name is up to 100 letters, digits, dots, dashes and underscores, not {name!r}")
     return name
-
-
-@contextlib.contextmanager
-def _alone(settings: Settings) -> Iterator[None]:
-    """No other process on this data folder changes a dataset meanwhile: adding reads first what is there."""
-    settings.data.mkdir(parents=True, exist_ok=True)
-    with (settings.data / LOCK).open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _entry(case: Case) -> Entry:

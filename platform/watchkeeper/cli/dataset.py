@@ -4,6 +4,9 @@ Where cases come from is asked in one way everywhere: a filter over traces, ids 
 no case leaves everything as it was, and ends with 3.
 """
 
+import contextlib
+import os
+import shutil
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -273,10 +276,27 @@ def _read(file: Path) -> bytes:
 
 
 def _write(file: Path, text: str) -> None:
+    """Whole or not at all: the file that it replaces may be the only copy of something."""
     try:
-        file.write_text(text, encoding="utf-8")
+        if file.exists() and not file.is_file():  # /dev/stdout, a pipe: nothing in it can be lost
+            file.write_text(text, encoding="utf-8")
+        else:
+            _replace(file.resolve(), text)
     except OSError as error:
         raise WrongUse(f"{file}: cannot be written: {error.strerror}") from None
+
+
+def _replace(file: Path, text: str) -> None:
+    draft = file.with_name(f"{file.name}.{os.getpid()}")
+    try:
+        draft.touch()
+        if file.exists():
+            shutil.copymode(file, draft)  # what only its owner may read stays so
+        draft.write_text(text, encoding="utf-8")
+        os.replace(draft, file)
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink()
 
 
 def _nothing(name: str, found: Found, as_json: bool) -> int:

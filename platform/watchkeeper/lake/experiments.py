@@ -25,6 +25,15 @@ def failed(record: Record) -> bool:
     return record.error is not None or record.status >= 400 or record.finish_reason == "content_filter"
 
 
+GATES_SQL: Final = (
+    "comparisons JOIN (SELECT experiment_id, max(started_at) AS tried_at FROM experiments GROUP BY experiment_id) "
+    "USING (experiment_id)"
+)
+NEWEST_GATE_SQL: Final = "tried_at DESC, compared_at DESC, comparison_id"
+"""SQL: comparisons whose experiment is known, and the order in which their verdicts count: that on the newest answers
+first, however late somebody judged older ones."""
+
+
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """One release's part of an experiment: `n` answers, of which `failed` never came (an error or a block).
 
@@ -128,14 +137,21 @@ def trials(lake: Lake, experiment_id: str) -> list[Trial]:
     return _read(found, Trial)
 
 
-def newest_with(lake: Lake, *releases: str) -> str | None:
-    """The newest experiment that tried all these releases."""
+def newest_with(lake: Lake, *releases: tuple[str, str]) -> str | None:
+    """The newest experiment that tried all these releases, each an id and the digest that it had then."""
+    tried = "release || ' ' || digest"
     found = lake.query(
-        "SELECT experiment_id FROM experiments WHERE list_contains($releases, release) GROUP BY experiment_id "
-        "HAVING count(DISTINCT release) = len($releases) ORDER BY max(started_at) DESC, experiment_id LIMIT 1",
-        {"releases": sorted(set(releases))},
+        f"SELECT experiment_id FROM experiments WHERE list_contains($releases, {tried}) GROUP BY experiment_id "
+        f"HAVING count(DISTINCT {tried}) = len($releases) ORDER BY max(started_at) DESC, experiment_id LIMIT 1",
+        {"releases": sorted({" ".join(each) for each in releases})},
     ).to_pylist()
     return found[0]["experiment_id"] if found else None
+
+
+def digests(lake: Lake, release: str) -> set[str]:
+    """The contents with which experiments tried a release of this id: several where its number was given anew."""
+    found = lake.query("SELECT DISTINCT digest FROM experiments WHERE release = $release", {"release": release})
+    return set(found.column("digest").to_pylist())
 
 
 def answers(lake: Lake, experiment_id: str, release: str | None = None) -> list[Answer]:
@@ -174,6 +190,14 @@ def comparisons(lake: Lake, experiment_id: str | None = None, limit: int = 50) -
         "SELECT * FROM comparisons WHERE $id IS NULL OR experiment_id = $id "
         "ORDER BY compared_at DESC, comparison_id LIMIT $limit",
         {"id": experiment_id, "limit": limit},
+    )
+    return _read(found, Compared)
+
+
+def gates(lake: Lake, limit: int = 1000) -> list[Compared]:
+    """The gates, in the order in which their verdicts count (see `watchkeeper.lake.releases.newest_gate`)."""
+    found = lake.query(
+        f"SELECT * FROM {GATES_SQL} WHERE verdict IS NOT NULL ORDER BY {NEWEST_GATE_SQL} LIMIT $limit", {"limit": limit}
     )
     return _read(found, Compared)
 

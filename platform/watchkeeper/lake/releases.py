@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 import pyarrow as pa
 
+from watchkeeper.lake.experiments import GATES_SQL, NEWEST_GATE_SQL
 from watchkeeper.lake.interactions import Time, text
 from watchkeeper.lake.lake import Lake
 from watchkeeper.lake.tables import RELEASES
@@ -90,11 +91,14 @@ def served(lake: Lake) -> list[Served]:
 
 
 def newest_gate(lake: Lake, base_digest: str, candidate_digest: str) -> Gate | None:
-    """The newest verdict of a gate over exactly these two contents; None: no gate has judged them."""
+    """The newest verdict on the newest experiment of which a gate judged exactly these two contents; None: none has.
+
+    A gate whose experiment is not known does not count.
+    """
     rows = lake.query(
-        "SELECT comparison_id, compared_at, verdict, coalesce(reason, '') AS reason FROM comparisons "
+        f"SELECT comparison_id, compared_at, verdict, coalesce(reason, '') AS reason FROM {GATES_SQL} "
         "WHERE base_digest = $base AND candidate_digest = $candidate AND verdict IS NOT NULL "
-        "ORDER BY compared_at DESC, comparison_id LIMIT 1",
+        f"ORDER BY {NEWEST_GATE_SQL} LIMIT 1",
         {"base": base_digest, "candidate": candidate_digest},
     )
     return next((msgspec.convert(row, Gate) for row in rows.to_pylist()), None)

@@ -1,6 +1,7 @@
 """`watchkeeper dataset …` as people and pages type it, on a real lake and a real MLflow."""
 
 import json
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -135,6 +136,28 @@ def test_out_and_in_again_is_the_same_dataset(place: Place, tmp_path: Path) -> N
     assert place.document("add", "first", str(out))["already"] == 2
     frozen = place.document("freeze", "first")
     assert (frozen["frozen"], frozen["digest"]) == (True, made["digest"])
+
+
+def test_an_export_that_cannot_be_written_leaves_the_file_as_it_was(place: Place, tmp_path: Path) -> None:
+    lines = json.dumps({"prompt": "When? " * 1000}) + "\n"
+    place.document("import", "long", "-", stdin=lines)
+    out = tmp_path / "out.jsonl"
+    out.write_text("the only copy")
+    out.chmod(0o600)
+    argv = [sys.executable, "-m", "watchkeeper", "dataset", "export", "long", str(out), "--config",
+            str(place.folder / "watchkeeper.toml")]  # fmt: skip
+    full = subprocess.run(
+        argv, capture_output=True, text=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+    )
+    assert (full.returncode, full.stderr) == (2, f"watchkeeper: {out}: cannot be written: File too large\n")
+    assert out.read_text() == "the only copy"
+    assert list(tmp_path.iterdir()) == [out], "and nothing lies about"
+    assert place("export", "long", str(out)).returncode == 0
+    assert "When? When?" in out.read_text()
+    assert out.stat().st_mode & 0o777 == 0o600, "what only its owner may read stays so"
+    assert "cannot be written: Is a directory" in place.complaint("export", "long", str(tmp_path))
+    assert "cannot be written: No such file" in place.complaint("export", "long", str(tmp_path / "away" / "out.jsonl"))
+    assert place("export", "long", "/dev/null").returncode == 0
 
 
 def test_what_is_personal_in_a_file_is_nowhere_afterwards(place: Place, tmp_path: Path) -> None:

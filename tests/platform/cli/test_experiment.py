@@ -74,10 +74,3 @@ def test_one_is_shown_with_its_answers_if_asked(watchkeeper: list[str], data: Pa
     shown = said(watchkeeper, data, "experiment", "show", "experiment-1", "--answers")
     assert "0.25" in shown
     assert "…" in shown
-
-
-def test_no_evidence_is_3_and_one_document(watchkeeper: list[str], data: Path) -> None:
-    for command in ("compare", "gate"):
-        said_ = json.loads(said(watchkeeper, data, command, "watchkeeper@1", "watchkeeper@3", "--json", code=3))
-        assert said_["verdict"] == "unknown"
-        assert "no experiment has tried both watchkeeper@1 and watchkeeper@3" in said_["reason"]

@@ -93,11 +93,36 @@ def test_the_newest_experiments_come_first_and_whole(lake: Lake) -> None:
 
 
 def test_the_newest_experiment_that_tried_both(lake: Lake) -> None:
-    append(lake, trial("watchkeeper@1"), trial("watchkeeper@2"))
-    append(lake, trial("watchkeeper@2", "experiment-2", LATE + timedelta(hours=1)))
-    assert experiments.newest_with(lake, "watchkeeper@2", "watchkeeper@1") == "experiment-1"
-    assert experiments.newest_with(lake, "watchkeeper@2") == "experiment-2"
-    assert experiments.newest_with(lake, "watchkeeper@1", "watchkeeper@3") is None
+    one, two = ("watchkeeper@1", "a" * 64), ("watchkeeper@2", "b" * 64)
+    append(lake, trial(one[0], digest=one[1]), trial(two[0], digest=two[1]))
+    append(lake, trial(two[0], "experiment-2", LATE + timedelta(hours=1), digest=two[1]))
+    assert experiments.newest_with(lake, two, one) == "experiment-1"
+    assert experiments.newest_with(lake, two) == "experiment-2"
+    assert experiments.newest_with(lake, one, ("watchkeeper@3", "c" * 64)) is None
+
+
+def test_an_experiment_on_another_content_of_that_name_is_none_that_tried_it(lake: Lake) -> None:
+    append(lake, trial("watchkeeper@1", digest="old"), trial("watchkeeper@2", digest="b"))
+    assert experiments.newest_with(lake, ("watchkeeper@1", "new"), ("watchkeeper@2", "b")) is None
+    assert experiments.newest_with(lake, ("watchkeeper@1", "b"), ("watchkeeper@2", "old")) is None, "nor the other's"
+    assert experiments.digests(lake, "watchkeeper@1") == {"old"}
+    assert experiments.digests(lake, "watchkeeper@3") == set()
+
+
+def test_gates_of_the_newest_experiment_come_first(lake: Lake) -> None:
+    for number in (1, 2):
+        append(lake, trial("watchkeeper@1", f"experiment-{number}", LATE + timedelta(hours=number)))
+    for row in (
+        compared(1, experiment_id="experiment-2", verdict="fail"),
+        compared(2, experiment_id="experiment-1", verdict="pass"),
+        compared(3, experiment_id="experiment-2", verdict="unknown"),
+        compared(4, experiment_id="experiment-2"),
+        compared(5, experiment_id="lost", verdict="pass"),
+    ):
+        lake.append("comparisons", experiments.comparison_row(row))
+    found = [gate.comparison_id for gate in experiments.gates(lake)]
+    assert found == ["comparison-3", "comparison-1", "comparison-2"]
+    assert [gate.comparison_id for gate in experiments.gates(lake, limit=1)] == ["comparison-3"]
 
 
 def test_answers_have_their_scores_also_past_midnight(lake: Lake) -> None:

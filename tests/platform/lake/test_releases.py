@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from watchkeeper.lake.experiments import Trial, trial_rows
 from watchkeeper.lake.lake import Lake
 from watchkeeper.lake.releases import newest_gate, release_events, release_row, served
 from watchkeeper.lake.tables import COMPARISONS
@@ -51,14 +52,30 @@ def test_who_served_since_when(lake: Lake) -> None:
     assert events.column("date").to_pylist()[-1] == START.date()
 
 
-def compared(lake: Lake, seconds: int, verdict: str | None, *, base: str = "a", candidate: str = "b") -> None:
+def tried(lake: Lake, experiment: str, minutes: int) -> None:
+    """An experiment of two releases, so long after the start."""
+    at = START + timedelta(minutes=minutes)
+    trials = [
+        Trial(
+            experiment_id=experiment, started_at=at, ended_at=at, dataset="d", dataset_digest="d", release=f"w@{digest}",
+            digest=digest, n=1, failed=0, metrics={}, mlflow_run_id="run", mlflow_parent_id="parent",
+        )
+        for digest in ("a", "b")
+    ]  # fmt: skip
+    lake.append("experiments", trial_rows(trials))
+
+
+def compared(
+    lake: Lake, seconds: int, verdict: str | None, *, base: str = "a", candidate: str = "b", experiment: str = "first"
+) -> None:
     at = START + timedelta(seconds=seconds)
-    row = {"date": at.date(), "comparison_id": f"c{seconds}", "compared_at": at, "base_digest": base,
-           "candidate_digest": candidate, "verdict": verdict}  # fmt: skip
+    row = {"date": at.date(), "comparison_id": f"c{seconds}", "compared_at": at, "experiment_id": experiment,
+           "base_digest": base, "candidate_digest": candidate, "verdict": verdict}  # fmt: skip
     lake.append("comparisons", pa.Table.from_pylist([row], schema=COMPARISONS))
 
 
 def test_the_newest_verdict_over_exactly_two_contents_counts(lake: Lake) -> None:
+    tried(lake, "first", 0)
     compared(lake, 1, "pass")
     compared(lake, 3, "fail")
     compared(lake, 2, "pass")
@@ -69,3 +86,22 @@ def test_the_newest_verdict_over_exactly_two_contents_counts(lake: Lake) -> None
     assert gate is not None
     assert (gate.comparison_id, gate.verdict, gate.compared_at) == ("c3", "fail", START + timedelta(seconds=3))
     assert newest_gate(lake, "other", "b") is None
+
+
+def test_a_gate_over_an_old_experiment_does_not_overrule_a_newer_one(lake: Lake) -> None:
+    tried(lake, "first", 0)
+    tried(lake, "second", 1)
+    compared(lake, 100, "fail", experiment="second")
+    compared(lake, 200, "pass", experiment="first")
+    gate = newest_gate(lake, "a", "b")
+    assert gate is not None
+    assert (gate.comparison_id, gate.verdict) == ("c100", "fail")
+    compared(lake, 300, "unknown", experiment="second")
+    again = newest_gate(lake, "a", "b")
+    assert again is not None
+    assert again.comparison_id == "c300"
+
+
+def test_a_gate_whose_experiment_is_not_known_never_counts(lake: Lake) -> None:
+    compared(lake, 1, "pass", experiment="lost")
+    assert newest_gate(lake, "a", "b") is None

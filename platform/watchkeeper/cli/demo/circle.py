@@ -64,7 +64,8 @@ def improve(settings: Settings, window: Window, gateway: str, progress: Callable
     cases = _curated(settings, window)
     if not cases:
         return None
-    base, better = FIRST, promotion.register(settings, BETTER, BETTER_NOTE, BY, datetime.now(UTC)).release
+    base = promotion.serving(settings)
+    better = promotion.register(settings, BETTER, BETTER_NOTE, BY, datetime.now(UTC)).release
     tried = experiment.run(settings, DATASET, [base.id, better.id], progress=progress, now=datetime.now(UTC))
     gate = gate_releases(
         settings, base.id, better.id, load_policy(POLICY), experiment_id=tried.experiment_id, now=datetime.now(UTC)
