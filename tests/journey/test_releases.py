@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 import requests
 
+from watchkeeper.lake.experiments import Trial, trial_rows
 from watchkeeper.lake.lake import Lake
 from watchkeeper.lake.tables import COMPARISONS
 from watchkeeper.settings import Settings, load
@@ -97,11 +98,19 @@ def followed(set_up: SetUp, release: str) -> float:
 
 
 def passed(settings: Settings, base: str, candidate: str) -> None:
-    """What a gate leaves in the lake that let `candidate` pass against `base`; both are digests."""
-    now = datetime.now(UTC)
-    row = {"date": now.date(), "comparison_id": "c1", "compared_at": now, "verdict": "pass", "reason": "",
-           "base_digest": base, "candidate_digest": candidate}  # fmt: skip
-    Lake(settings.lake_uri).append("comparisons", pa.Table.from_pylist([row], schema=COMPARISONS))
+    """What an experiment and its gate leave in the lake that let `candidate` pass against `base`; both are digests."""
+    now, lake = datetime.now(UTC), Lake(settings.lake_uri)
+    tried = [
+        Trial(
+            experiment_id="experiment-1", started_at=now, ended_at=now, dataset="d", dataset_digest="d" * 64,
+            release=release, digest=digest, n=9, failed=0, metrics={}, mlflow_run_id="run", mlflow_parent_id="parent",
+        )
+        for release, digest in (("watchkeeper@1", base), ("watchkeeper@2", candidate))
+    ]  # fmt: skip
+    lake.append("experiments", trial_rows(tried))
+    row = {"date": now.date(), "comparison_id": "c1", "compared_at": now, "experiment_id": "experiment-1",
+           "verdict": "pass", "reason": "", "base_digest": base, "candidate_digest": candidate}  # fmt: skip
+    lake.append("comparisons", pa.Table.from_pylist([row], schema=COMPARISONS))
 
 
 def test_releases_from_registration_to_rollback_with_mlflow_killed_in_between(
