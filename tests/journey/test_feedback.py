@@ -1,5 +1,6 @@
 """From a thumb to MLflow and back on screen: real servers, a shipper that is killed, a browser in both schemes."""
 
+import contextlib
 import shutil
 import subprocess
 from collections import Counter
@@ -14,7 +15,7 @@ from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
 
 from watchkeeper.lake.lake import Lake
 from watchkeeper.settings import Settings, load
-from watchkeeper.telemetry.deliveries import DEAD_LETTERS
+from watchkeeper.telemetry.dead_letters import DeadLetters
 from watchkeeper.tracking import Tracking, server_command
 
 pytestmark = pytest.mark.servers
@@ -134,7 +135,8 @@ def test_what_was_said_is_everywhere_once_though_the_shipper_is_killed(house: Ho
     again = subprocess.run([*house.command, "ship", "--once", "--config", str(house.file)], timeout=120, check=False)
     assert again.returncode == 0
     assert (house.in_lake(), house.in_mlflow(asked)) == (expected, expected)
-    assert not (house.settings.data / DEAD_LETTERS).exists()
+    with contextlib.closing(DeadLetters(house.settings.data, writable=False)) as dead:
+        assert list(dead) == []
     assert bytes_under(house.settings.data, PLANTED) == []
     assert bytes_under(house.settings.data, "write to [EMAIL]"), "it is what stands there instead"
     asked_ledger = [*house.command, "verify", "--json", "--config", str(house.file)]

@@ -1,28 +1,26 @@
-"""What has been delivered, and what never can be: `ledger.sqlite` and `dead_letters.jsonl` in the data folder.
+"""What has been delivered, and what is meant not to be: `ledger.sqlite` in the data folder.
 
 The lake keeps its own cursors, in its transactions; here are those of sinks that cannot, the ids of segments that every
-sink has (the segments themselves are gone by then), and the records that a sink refused, whole. Knows no sink by name.
+sink has (the segments themselves are gone by then), of requests that MLflow was spared, and of those that were erased.
+Ids and times only, nothing that anybody wrote. Knows no sink by name.
 """
 
-import contextlib
-import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
-from watchkeeper.telemetry.segment import Segment
+from watchkeeper.telemetry.segment import Segment, transaction
 
 LEDGER: Final = "ledger.sqlite"
-DEAD_LETTERS: Final = "dead_letters.jsonl"
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS cursors (sink TEXT, segment TEXT, sequence INTEGER NOT NULL, PRIMARY KEY (sink, segment));
 CREATE TABLE IF NOT EXISTS retired (segment TEXT PRIMARY KEY, worker TEXT NOT NULL, number INTEGER NOT NULL,
     retired_at INTEGER NOT NULL, accepted BLOB NOT NULL, spooled BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS sampled_out (request_id BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS erased (request_id BLOB PRIMARY KEY, erased_at INTEGER NOT NULL) WITHOUT ROWID;
 """
 ID_BYTES: Final = 16
 
@@ -51,9 +49,32 @@ class Deliveries:
             row = self._database.execute(sql, (sink, segment)).fetchone()
         return int(row[0]) if row else 0
 
-    def advance(self, sink: str, segment: str, sequence: int) -> None:
-        with self._lock:
+    def advance(self, sink: str, segment: str, sequence: int, sampled_out: Iterable[str] = ()) -> None:
+        """Moves a cursor, and in the same step notes what the sink was spared on the way there."""
+        with self._lock, transaction(self._database):
             self._database.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", (sink, segment, sequence))
+            self._add_sampled_out(sampled_out)
+
+    def note_sampled_out(self, request_ids: Iterable[str]) -> None:
+        """Notes requests of which MLflow gets no trace, by policy. Once more does no harm."""
+        with self._lock, transaction(self._database):
+            self._add_sampled_out(request_ids)
+
+    def sampled_out(self) -> set[str]:
+        """The ids noted by `note_sampled_out` and `advance`."""
+        with self._lock:
+            return {name.hex() for (name,) in self._database.execute("SELECT request_id FROM sampled_out")}
+
+    def note_erased(self, request_ids: Iterable[str], at: int) -> None:
+        """Notes requests that are erased everywhere (`at`: µs); the first time stays."""
+        with self._lock, transaction(self._database):
+            sql = "INSERT OR IGNORE INTO erased VALUES (?, ?)"
+            self._database.executemany(sql, ((bytes.fromhex(name), at) for name in request_ids))
+
+    def erased(self) -> set[str]:
+        """The ids noted by `note_erased`."""
+        with self._lock:
+            return {name.hex() for (name,) in self._database.execute("SELECT request_id FROM erased")}
 
     def retire(self, segment: Segment, accepted: Iterable[str], spooled: Iterable[str], at: int) -> None:
         """Keeps the ids of a segment that every sink has; once it is kept, the segment may go. `at`: µs."""
@@ -71,50 +92,9 @@ class Deliveries:
                 accepted, spooled = self._database.execute(sql, (name,)).fetchone()
             yield name, _unpack(accepted), _unpack(spooled)
 
-
-class DeadLetter(msgspec.Struct, frozen=True):
-    """A record that a sink refused for what is in it. `body`: as it was spooled (base64 in the file); `at`: µs."""
-
-    at: int
-    sink: str
-    reason: str
-    segment: str
-    sequence: int
-    request_id: str
-    kind: str
-    body: bytes
-
-
-def bury(data: Path, letters: Sequence[DeadLetter]) -> None:
-    """Appends letters to the file; they are on the disk when it returns."""
-    if not letters:
-        return
-    text = b"".join(msgspec.json.encode(letter) + b"\n" for letter in letters)
-    descriptor = os.open(data / DEAD_LETTERS, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            text = b"\n" + text  # a crash tore the last line: it must not spoil this one
-        while text:
-            text = text[os.write(descriptor, text) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def dead_letters(data: Path) -> Iterator[DeadLetter]:
-    """Every letter once, though a crash may have had it written twice. Torn lines are left out: they were written again."""
-    seen: set[tuple[str, str, int]] = set()
-    with contextlib.suppress(FileNotFoundError), (data / DEAD_LETTERS).open("rb") as lines:
-        for line in lines:
-            try:
-                letter = msgspec.json.decode(line, type=DeadLetter)
-            except msgspec.DecodeError:
-                continue
-            key = (letter.sink, letter.segment, letter.sequence)
-            if key not in seen:
-                seen.add(key)
-                yield letter
+    def _add_sampled_out(self, request_ids: Iterable[str]) -> None:
+        sql = "INSERT OR IGNORE INTO sampled_out VALUES (?)"
+        self._database.executemany(sql, ((bytes.fromhex(name),) for name in request_ids))
 
 
 def _pack(names: Iterable[str]) -> bytes:

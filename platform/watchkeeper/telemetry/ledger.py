@@ -13,8 +13,9 @@ import msgspec
 
 from watchkeeper.lake.lake import Lake, LakeUnavailable
 from watchkeeper.settings import Settings
-from watchkeeper.telemetry.deliveries import Deliveries, dead_letters
-from watchkeeper.telemetry.segment import RECORD, Found, Segment, SegmentUnreadable, segments
+from watchkeeper.telemetry.dead_letters import DeadLetters
+from watchkeeper.telemetry.deliveries import Deliveries
+from watchkeeper.telemetry.segment import Found, Segment, SegmentUnreadable, segments
 from watchkeeper.telemetry.sinks import LAKE, MLFLOW, lake_positions
 from watchkeeper.tracking import Tracking, TrackingUnavailable
 
@@ -26,8 +27,10 @@ T = TypeVar("T")
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     """`served`: accepted; `spooled`: with a record; `scored`: of those served, with a score of any scorer.
-    `dead_lettered`: refused by a sink. `pending`: accepted without a record yet (`spool`), or not delivered yet. `missing`:
-    delivered, by the shipper's own account, but not there (100 ids at most). `doubled`: ids that are somewhere twice."""
+    `dead_lettered`: refused by a sink. `sampled_out`: MLflow is spared them, by policy; `erased`: deleted everywhere, on
+    somebody's word; both are meant, and missing nowhere. `pending`: accepted without a record yet (`spool`), or not
+    delivered yet. `missing`: delivered, by the shipper's own account, but not there; `unerased`: erased, but there (100 ids
+    of each at most). `doubled`: ids that are somewhere twice."""
 
     served: int
     spooled: int
@@ -35,30 +38,36 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     lake: int | None
     scored: int | None
     dead_lettered: int
-    sampled_out: int = 0
-    erased: int = 0
+    sampled_out: int
+    erased: int
     pending: dict[str, int]
     missing: dict[str, list[str]]
+    unerased: dict[str, list[str]]
     doubled: dict[str, int]
     unreadable: list[str]
     errors: list[str]
 
     @property
     def ok(self) -> bool:
-        """Nothing is missing anywhere, nothing is doubled, nothing is pending, and everyone could be asked."""
-        whole = self.served == self.spooled == self.mlflow == self.lake
-        gaps = any((*self.pending.values(), *self.missing.values(), *self.doubled.values()))
+        """Everything is where it is meant to be, nothing is doubled, nothing is pending, and everyone could be asked."""
+        if self.mlflow is None or self.lake is None:
+            return False
+        in_mlflow, in_lake = self.mlflow + self.sampled_out + self.erased, self.lake + self.erased
+        whole = self.served == self.spooled == in_mlflow == in_lake
+        gaps = any((*self.pending.values(), *self.missing.values(), *self.unerased.values(), *self.doubled.values()))
         return whole and not gaps and not self.unreadable and not self.errors
 
 
 class _Spooled(msgspec.Struct):
-    """What the spool says, at one moment. `behind`: per sink the ids that it need not have yet."""
+    """What the spool says, at one moment. `behind`: per sink the ids that it need not have yet; `erased`: that nobody may
+    have any more."""
 
     served: set[str]
     spooled: set[str]
     doubled: set[str]
     behind: dict[str, set[str]]
     unreadable: list[str]
+    erased: set[str] = set()
 
 
 def verify(settings: Settings) -> Ledger:
@@ -68,29 +77,32 @@ def verify(settings: Settings) -> Ledger:
     # The spool comes first, the cursors with it and the sinks last: what a cursor says is delivered must be found then,
     # even while everything goes on moving.
     spool = _spool(settings, lake, errors)
-    dead: dict[str, set[str]] = {MLFLOW: set(), LAKE: set()}
-    for letter in dead_letters(settings.data):
-        if letter.kind == RECORD:  # feedback that was refused says nothing of its request
-            dead.setdefault(letter.sink, set()).add(letter.request_id)
+    letters = DeadLetters(settings.data, writable=False)
+    dead: dict[str, set[str]] = {MLFLOW: set(), LAKE: set()} | letters.records()
+    letters.close()
     found = {
         MLFLOW: _asked(errors, lambda: _traces(settings)),
         LAKE: _asked(errors, lambda: _rows(lake)),
     }
     scored = _asked(errors, lambda: set(_column(lake, "SELECT DISTINCT request_id FROM scores")))
+    # What is erased or spared meanwhile is gone by now, and meant to be.
+    erased, meant = _meant(settings)
     counts: dict[str, int | None] = {}
     missing: dict[str, list[str]] = {}
+    unerased: dict[str, list[str]] = {}
     doubled = {SPOOL: len(spool.doubled)}
     for sink, ids in found.items():
         if ids is None:
-            counts[sink], missing[sink], doubled[sink] = None, [], 0
+            counts[sink], missing[sink], unerased[sink], doubled[sink] = None, [], [], 0
             continue
-        there = spool.spooled.intersection(ids) - dead[sink]
-        gone = spool.spooled - there - dead[sink] - spool.behind[sink]
+        there = spool.spooled.intersection(ids) - dead[sink] - erased
+        gone = spool.spooled - there - dead[sink] - spool.behind[sink] - meant[sink]
         counts[sink] = len(there)
         missing[sink] = sorted(gone)[:LISTED]
+        unerased[sink] = sorted(spool.erased.intersection(ids))[:LISTED]
         doubled[sink] = sum(ids[name] > 1 for name in there)
-    pending = {SPOOL: len(spool.served - spool.spooled)}
-    pending |= {sink: len(ids - set(found[sink] or ()) - dead[sink]) for sink, ids in spool.behind.items()}
+    waiting = {sink: ids - set(found[sink] or ()) - dead[sink] - meant[sink] for sink, ids in spool.behind.items()}
+    spared = spool.spooled & meant[MLFLOW] - erased - set(found[MLFLOW] or ())
     return Ledger(
         served=len(spool.served),
         spooled=len(spool.spooled),
@@ -98,8 +110,11 @@ def verify(settings: Settings) -> Ledger:
         lake=counts[LAKE],
         scored=None if scored is None else len(spool.served & scored),
         dead_lettered=len(set().union(*dead.values())),
-        pending=pending,
+        sampled_out=len(spared),
+        erased=len(spool.spooled & erased),
+        pending={SPOOL: len(spool.served - spool.spooled), **{sink: len(ids) for sink, ids in waiting.items()}},
         missing=missing,
+        unerased=unerased,
         doubled=doubled,
         unreadable=spool.unreadable,
         errors=list(dict.fromkeys(errors)),
@@ -179,6 +194,7 @@ def _spool(settings: Settings, lake: Lake, errors: list[str]) -> _Spooled:
     for uid, accepted, spooled in deliveries.retired():
         if uid not in live:
             _count(spool, accepted, spooled)
+    spool.erased = deliveries.erased()
     deliveries.close()
     return spool
 
@@ -191,6 +207,14 @@ def _count(spool: _Spooled, accepted: Iterable[str], records: Iterable[str]) -> 
         spool.spooled.add(name)
 
 
+def _meant(settings: Settings) -> tuple[set[str], dict[str, set[str]]]:
+    """The ids of erased requests, and per sink the ids that it is not to have."""
+    deliveries = Deliveries(settings.data, writable=False)
+    erased, spared = deliveries.erased(), deliveries.sampled_out()
+    deliveries.close()
+    return erased, {MLFLOW: erased | spared, LAKE: erased}
+
+
 def _traces(settings: Settings) -> dict[str, int]:
     """Trace ids in MLflow, and how often each came."""
     counts: dict[str, int] = {}
@@ -201,7 +225,7 @@ def _traces(settings: Settings) -> dict[str, int]:
 
 def _rows(lake: Lake) -> dict[str, int]:
     """Request ids in the lake, and how many rows each has."""
-    sql = "SELECT request_id, count(*) AS n FROM interactions WHERE source = 'gateway' GROUP BY request_id"
+    sql = "SELECT request_id, count(*) AS n FROM interactions WHERE source IN ('gateway', 'otlp') GROUP BY request_id"
     rows = lake.query(sql)
     return dict(zip(rows.column("request_id").to_pylist(), rows.column("n").to_pylist(), strict=True))
 

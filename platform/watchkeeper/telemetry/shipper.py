@@ -21,7 +21,8 @@ import msgspec
 from watchkeeper.lake.lake import Lake
 from watchkeeper.lake.upkeep import tidy
 from watchkeeper.settings import Settings
-from watchkeeper.telemetry.deliveries import Deliveries, dead_letters
+from watchkeeper.telemetry.dead_letters import DeadLetters
+from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.publisher import Publisher, PublisherStatus
 from watchkeeper.telemetry.segment import Found, Segment, SegmentUnreadable, adopt, lock, segments
 from watchkeeper.telemetry.sinks import LAKE, MLFLOW, Dropped, LakeSink, MlflowSink, Sink
@@ -153,6 +154,7 @@ class Shipper:
         settings: Settings,
         sinks: Sequence[Sink],
         deliveries: Deliveries,
+        dead: DeadLetters,
         stop: threading.Event,
         *,
         clock: Callable[[], float] = time.time,
@@ -167,6 +169,7 @@ class Shipper:
         self._data = settings.data
         self._spool = settings.spool_folder
         self._deliveries = deliveries
+        self._dead = dead
         self._stop = stop
         self._clock = clock
         self._started_at = int(clock() * 1e6)
@@ -255,7 +258,7 @@ class Shipper:
             at=int(now * 1e6),
             started_at=self._started_at,
             sinks={feed.sink.name: _status(feed, found.segments, now) for feed in self.feeds},
-            dead_lettered=len({(letter.segment, letter.sequence) for letter in dead_letters(self._data)}),
+            dead_lettered=self._dead.count(),
             unreadable=unreadable,
             releases=self._publisher.status if self._publisher else None,
         )
@@ -291,21 +294,22 @@ def ship(settings: Settings, *, once: bool, stop: threading.Event) -> int:
         if stop.wait(TIDY_S):
             return 0
         held = lock(settings.data / LOCK)
-    deliveries = Deliveries(settings.data)
+    deliveries, dead = Deliveries(settings.data), DeadLetters(settings.data)
     lake = Lake(settings.lake_uri, settings.lake.storage_options)
 
     def experiment_id() -> str:
         return Tracking(settings.mlflow.uri).experiment_id(settings.mlflow.experiment)
 
     sinks: list[Sink] = [
-        MlflowSink(settings.mlflow.uri, experiment_id, deliveries, Dropped(settings.data, MLFLOW)),
-        LakeSink(lake, Dropped(settings.data, LAKE)),
+        MlflowSink(settings.mlflow.uri, experiment_id, deliveries, Dropped(dead, MLFLOW)),
+        LakeSink(lake, Dropped(dead, LAKE)),
     ]
     publisher = Publisher(Releases(Tracking(settings.mlflow.uri), settings.mlflow.prompt), settings.data, stop)
-    shipper = Shipper(settings, sinks, deliveries, stop, upkeep=lambda: tidy(lake), publisher=publisher)
+    shipper = Shipper(settings, sinks, deliveries, dead, stop, upkeep=lambda: tidy(lake), publisher=publisher)
     try:
         return shipper.run(once)
     finally:
         if not shipper.working:  # else a batch is still under way, and the lock goes with the process
             deliveries.close()
+            dead.close()
             os.close(held)

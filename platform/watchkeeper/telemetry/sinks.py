@@ -22,7 +22,8 @@ from watchkeeper.lake.interactions import to_arrow
 from watchkeeper.lake.lake import Lake
 from watchkeeper.lake.rollup import roll_up
 from watchkeeper.record import Record, decode
-from watchkeeper.telemetry.deliveries import DeadLetter, Deliveries, bury
+from watchkeeper.telemetry.dead_letters import DeadLetter, DeadLetters
+from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.opinions import Opinions, Said
 from watchkeeper.telemetry.otlp import export_request
 from watchkeeper.telemetry.segment import (
@@ -88,8 +89,8 @@ class Decoded(NamedTuple):
 class Dropped:
     """Where a sink puts what it cannot take."""
 
-    def __init__(self, data: Path, sink: str, clock: Callable[[], float] = time.time) -> None:
-        self._data = data
+    def __init__(self, dead: DeadLetters, sink: str, clock: Callable[[], float] = time.time) -> None:
+        self._dead = dead
         self._sink = sink
         self._clock = clock
 
@@ -100,7 +101,7 @@ class Dropped:
             DeadLetter(at, self._sink, reason, segment.uid, row.sequence, row.request_id, row.kind, row.body)
             for row, reason in refused
         ]
-        bury(self._data, letters)
+        self._dead.bury(letters)
 
 
 def _decoded(rows: Sequence[Row]) -> Decoded:

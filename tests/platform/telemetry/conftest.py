@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from watchkeeper.feedback import Feedback
 from watchkeeper.record import STAGES, Message, Record, Stage, Verdict
+from watchkeeper.telemetry.dead_letters import DeadLetters
+from watchkeeper.telemetry.deliveries import Deliveries
 
 NOON = 1_790_000_000_000_000
 
@@ -139,3 +142,19 @@ def make_feedback() -> Callable[..., Feedback]:
         return Feedback(request_id=request_id, **(said | fields))
 
     return make
+
+
+@pytest.fixture
+def deliveries(tmp_path: Path) -> Iterator[Deliveries]:
+    """The shipper's books."""
+    books = Deliveries(tmp_path)
+    yield books
+    books.close()
+
+
+@pytest.fixture
+def dead(tmp_path: Path) -> Iterator[DeadLetters]:
+    """Where sinks put what they cannot take."""
+    store = DeadLetters(tmp_path)
+    yield store
+    store.close()

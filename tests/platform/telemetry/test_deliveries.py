@@ -1,15 +1,13 @@
-"""The books of the shipper: cursors, ids of retired segments, dead letters; all of them outlive a crash."""
+"""The books of the shipper: cursors, ids of retired segments, of spared and of erased requests; they outlive a crash."""
 
 from pathlib import Path
 
-from watchkeeper.telemetry.deliveries import DEAD_LETTERS, DeadLetter, Deliveries, bury, dead_letters
+import pytest
+
+from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.segment import Segment
 
 SEGMENT = Segment(path=Path("1.sqlite"), worker="w0", number=1, uid="u1", first=1, last=2, sealed=True)
-
-
-def letter(sequence: int, sink: str = "mlflow") -> DeadLetter:
-    return DeadLetter(5, sink, "refused", "u1", sequence, f"{sequence:032x}", "record", b"\x00\xffbody")
 
 
 def test_a_cursor_is_where_it_was_left(tmp_path: Path) -> None:
@@ -41,17 +39,27 @@ def test_looking_makes_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dead_letter_keeps_the_body_and_is_read_once(tmp_path: Path) -> None:
-    assert list(dead_letters(tmp_path)) == []
-    bury(tmp_path, [letter(1), letter(2)])
-    bury(tmp_path, [letter(2), letter(2, "lake")])
-    assert list(dead_letters(tmp_path)) == [letter(1), letter(2), letter(2, "lake")]
-    assert (tmp_path / DEAD_LETTERS).stat().st_mode & 0o077 == 0, "it holds what people wrote"
+def test_what_is_spared_is_noted_with_the_cursor_or_not_at_all(tmp_path: Path) -> None:
+    books = Deliveries(tmp_path)
+    one, other = "0a" * 16, "ff" * 16
+    books.advance("mlflow", "u1", 200, [one])
+    with pytest.raises(ValueError, match="hex"):
+        books.advance("mlflow", "u1", 400, [other, "no id"])
+    books.close()
+    again = Deliveries(tmp_path)
+    assert (again.cursor("mlflow", "u1"), again.sampled_out()) == (200, {one})
+    again.note_sampled_out([one, other])
+    assert again.sampled_out() == {one, other}
+    assert again.erased() == set()
+    again.close()
 
 
-def test_a_line_that_a_crash_tore_spoils_no_other(tmp_path: Path) -> None:
-    bury(tmp_path, [letter(1)])
-    with (tmp_path / DEAD_LETTERS).open("ab") as file:
-        file.write(b'{"at": 5, "sink": "ml')
-    bury(tmp_path, [letter(2)])
-    assert list(dead_letters(tmp_path)) == [letter(1), letter(2)]
+def test_erased_is_erased_since_the_first_time(tmp_path: Path) -> None:
+    books = Deliveries(tmp_path)
+    books.note_erased(["0a" * 16], at=5)
+    books.note_erased(["0a" * 16, "ff" * 16], at=7)
+    books.close()
+    looking = Deliveries(tmp_path, writable=False)
+    assert looking.erased() == {"0a" * 16, "ff" * 16}
+    assert looking.sampled_out() == set()
+    looking.close()

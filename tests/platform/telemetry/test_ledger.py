@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from deltalake import DeltaTable
 
 from watchkeeper import feedback
 from watchkeeper.feedback import Feedback
@@ -16,7 +17,8 @@ from watchkeeper.lake.interactions import score_rows, to_arrow
 from watchkeeper.lake.lake import Lake, LakeUnavailable
 from watchkeeper.record import Record, encode
 from watchkeeper.settings import Settings
-from watchkeeper.telemetry.deliveries import DeadLetter, Deliveries, bury
+from watchkeeper.telemetry.dead_letters import DeadLetter, DeadLetters
+from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.ledger import Ledger, pending, verify, watermark
 from watchkeeper.telemetry.segment import Segment, adopt, segments
 from watchkeeper.telemetry.sinks import Dropped, LakeSink
@@ -83,14 +85,21 @@ def spooled(
 def delivered(settings: Settings, segment: Segment, traces: list[str], *, retire: bool = False) -> None:
     """As the shipper does it."""
     traces += [name for _, name in segment.ids()[1]]
-    books = Deliveries(settings.data)
+    books, dead = Deliveries(settings.data), DeadLetters(settings.data)
     books.advance("mlflow", segment.uid, segment.last)
-    LakeSink(Lake(settings.lake_uri), Dropped(settings.data, "lake")).step(segment)
+    LakeSink(Lake(settings.lake_uri), Dropped(dead, "lake")).step(segment)
     if retire:
         accepted, records = segment.ids()
         books.retire(segment, accepted, [name for _, name in records], at=1)
         segment.remove()
     books.close()
+    dead.close()
+
+
+def buried(settings: Settings, letter: DeadLetter) -> None:
+    dead = DeadLetters(settings.data)
+    dead.bury([letter])
+    dead.close()
 
 
 def test_an_empty_house_is_in_order_and_looking_makes_no_folder(settings: Settings, traces: list[str]) -> None:
@@ -162,6 +171,39 @@ def test_records_of_other_origin_are_neither_served_nor_doubled(
     assert verify(settings).ok
 
 
+def test_rows_of_other_applications_count_like_the_gateways_own(
+    settings: Settings, traces: list[str], make_record: Make
+) -> None:
+    records = [make_record(source="otlp"), make_record()]
+    delivered(settings, spooled(settings, records), traces)
+    ledger = verify(settings)
+    assert ledger.ok, ledger
+    assert (ledger.served, ledger.mlflow, ledger.lake) == (2, 2, 2)
+
+
+def test_what_is_spared_or_erased_is_meant_and_missing_nowhere(
+    settings: Settings, traces: list[str], make_record: Make
+) -> None:
+    records = [make_record() for _ in range(5)]
+    delivered(settings, spooled(settings, records), traces, retire=True)
+    spared, back, gone, left = (record.request_id for record in records[:4])
+    books = Deliveries(settings.data)
+    books.note_sampled_out([spared, back, "0e" * 16])
+    books.note_erased([gone, "0f" * 16], at=1)
+    traces.remove(spared)
+    traces.remove(gone)
+    ledger = verify(settings)
+    assert ledger.unerased == {"mlflow": [], "lake": [gone]}, "it is in the lake still"
+    assert not ledger.ok
+    DeltaTable(f"{settings.lake_uri}/interactions").delete(f"request_id = '{gone}'")
+    ledger = verify(settings)
+    assert ledger.ok, ledger
+    assert (ledger.served, ledger.mlflow, ledger.lake, ledger.sampled_out, ledger.erased) == (5, 3, 4, 1, 1)
+    books.note_erased([left], at=2)
+    books.close()
+    assert verify(settings).unerased == {"mlflow": [left], "lake": [left]}
+
+
 def test_a_dead_letter_is_counted_named_as_such_and_not_ok(
     settings: Settings, traces: list[str], make_record: Make
 ) -> None:
@@ -169,7 +211,7 @@ def test_a_dead_letter_is_counted_named_as_such_and_not_ok(
     segment = spooled(settings, records)
     delivered(settings, segment, traces)
     name = records[1].request_id
-    bury(settings.data, [DeadLetter(1, "mlflow", "HTTP 400", segment.uid, 2, name, "record", encode(records[1]))])
+    buried(settings, DeadLetter(1, "mlflow", "HTTP 400", segment.uid, 2, name, "record", encode(records[1])))
     ledger = verify(settings)
     assert ledger.dead_lettered == 1
     assert (ledger.mlflow, ledger.lake) == (2, 3), "the trace that says so does not count as the record"
@@ -189,7 +231,7 @@ def test_feedback_counts_as_no_request_anywhere(
     assert watermark(settings) == records[0].received_at
     delivered(settings, segment, traces, retire=retire)
     letter = DeadLetter(1, "mlflow", "no trace", segment.uid, 1, said[0].request_id, "feedback", feedback.encode(said[0]))
-    bury(settings.data, [letter])
+    buried(settings, letter)
     ledger = verify(settings)
     assert ledger.ok, ledger
     assert (ledger.served, ledger.spooled, ledger.mlflow, ledger.lake, ledger.dead_lettered) == (3, 3, 3, 3, 0)
@@ -259,10 +301,12 @@ def test_the_watermark_is_the_oldest_request_that_the_lake_may_lack(
     records = [make_record(received_at=1_785_000_000_000_000 + number) for number in (30, 10, 20)]
     segment = spooled(settings, records)
     assert watermark(settings) == 1_785_000_000_000_010
-    sink = LakeSink(Lake(settings.lake_uri), Dropped(settings.data, "lake"), limit=2)
+    dead = DeadLetters(settings.data)
+    sink = LakeSink(Lake(settings.lake_uri), Dropped(dead, "lake"), limit=2)
     sink.step(segment)
     assert watermark(settings) == 1_785_000_000_000_020
     sink.step(segment)
+    dead.close()
     assert watermark(settings) is None
     spooled(settings, [make_record()], opened=("0b" * 16,), worker="w1")
     assert watermark(settings) == 1_780_000_000_000_000, "under way"
@@ -275,8 +319,11 @@ WHOLE = Ledger(
     lake=5,
     scored=0,
     dead_lettered=0,
+    sampled_out=0,
+    erased=0,
     pending={"spool": 0, "mlflow": 0, "lake": 0},
     missing={"mlflow": [], "lake": []},
+    unerased={"mlflow": [], "lake": []},
     doubled={"spool": 0, "mlflow": 0, "lake": 0},
     unreadable=[],
     errors=[],
@@ -294,6 +341,9 @@ WHOLE = Ledger(
         {"pending": {"lake": 1}},
         {"missing": {"mlflow": ["0" * 32]}},
         {"doubled": {"spool": 1}},
+        {"unerased": {"lake": ["0" * 32]}},
+        {"sampled_out": 1},
+        {"erased": 1},
         {"unreadable": ["1.sqlite"]},
         {"errors": ["the scores cannot be read"]},
     ],

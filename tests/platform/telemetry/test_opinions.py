@@ -3,7 +3,7 @@
 import asyncio
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import pytest
 from watchkeeper import feedback
 from watchkeeper.feedback import Feedback
 from watchkeeper.record import Record
-from watchkeeper.telemetry.deliveries import Deliveries, dead_letters
+from watchkeeper.telemetry.dead_letters import DeadLetters
+from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.segment import segments
 from watchkeeper.telemetry.shipper import Feed
 from watchkeeper.telemetry.sinks import Dropped, MlflowSink, SinkUnavailable
@@ -29,17 +30,10 @@ NOWHERE = "0d" * 16
 
 
 @pytest.fixture
-def deliveries(tmp_path: Path) -> Iterator[Deliveries]:
-    books = Deliveries(tmp_path)
-    yield books
-    books.close()
-
-
-@pytest.fixture
-def sink(tmp_path: Path, fake_mlflow: FakeMlflow, deliveries: Deliveries) -> Callable[..., MlflowSink]:
+def sink(tmp_path: Path, dead: DeadLetters, fake_mlflow: FakeMlflow, deliveries: Deliveries) -> Callable[..., MlflowSink]:
     """A sink as a shipper that was just started has it."""
     return lambda **options: MlflowSink(
-        fake_mlflow.url, lambda: "7", deliveries, Dropped(tmp_path, "mlflow", lambda: 5.0), **options
+        fake_mlflow.url, lambda: "7", deliveries, Dropped(dead, "mlflow", lambda: 5.0), **options
     )
 
 
@@ -65,7 +59,7 @@ def kept(mlflow: FakeMlflow, request_id: str) -> list[str]:
 
 
 def test_feedback_becomes_an_assessment_of_a_person_on_its_trace(
-    tmp_path: Path, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say
+    tmp_path: Path, dead: DeadLetters, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say
 ) -> None:
     record = make_record()
     score = make_feedback(record.request_id, score=0.0, comment="wrong \0 year", user="ann")
@@ -87,7 +81,7 @@ def test_feedback_becomes_an_assessment_of_a_person_on_its_trace(
     assert (second["assessment_name"], second["feedback"]) == ("tone", {"value": "rude"})
     assert second["source"]["source_id"] == "anonymous"
     assert "rationale" not in second
-    assert list(dead_letters(tmp_path)) == []
+    assert list(dead) == []
 
 
 def test_a_batch_that_is_delivered_again_attaches_nothing_twice(
@@ -115,7 +109,7 @@ def test_a_batch_that_is_delivered_again_attaches_nothing_twice(
 
 @pytest.mark.parametrize("limit", [1, 2, 200])
 def test_feedback_that_comes_before_its_record_waits_for_no_other_segment(
-    tmp_path: Path, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say, limit: int
+    tmp_path: Path, dead: DeadLetters, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say, limit: int
 ) -> None:
     """Each of two segments begins with feedback on a request of the other's: neither may wait for the other."""
     one, other = make_record(), make_record()
@@ -127,11 +121,17 @@ def test_feedback_that_comes_before_its_record_waits_for_no_other_segment(
     assert kept(fake_mlflow, other.request_id) == [about_other.feedback_id]
     assert sorted(kept(fake_mlflow, one.request_id)) == sorted([about_one.feedback_id, about_own.feedback_id])
     assert len(fake_mlflow.traces) == 5
-    assert list(dead_letters(tmp_path)) == []
+    assert list(dead) == []
 
 
 async def test_feedback_on_a_request_under_way_waits_and_holds_up_no_other_segment(
-    tmp_path: Path, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say, wait_for: Any
+    tmp_path: Path,
+    dead: DeadLetters,
+    fake_mlflow: FakeMlflow,
+    sink: Any,
+    make_record: Make,
+    make_feedback: Say,
+    wait_for: Any,
 ) -> None:
     slow, fast, elsewhere = make_record(), make_record(), make_record()
     spool, neighbour = Spool.open(tmp_path / "spool", "w0"), Spool.open(tmp_path / "spool", "w1")
@@ -153,25 +153,25 @@ async def test_feedback_on_a_request_under_way_waits_and_holds_up_no_other_segme
     await spool.append(slow)
     await asyncio.to_thread(thread.join, 20)
     assert kept(fake_mlflow, slow.request_id) == [early.feedback_id]
-    assert list(dead_letters(tmp_path)) == []
+    assert list(dead) == []
     await spool.close()
     await neighbour.close()
 
 
 def test_feedback_on_what_nobody_knows_is_put_aside_with_the_reason(
-    tmp_path: Path, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say
+    tmp_path: Path, dead: DeadLetters, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say
 ) -> None:
     record, lost = make_record(), make_feedback(NOWHERE)
     spooled(tmp_path, [lost, record, make_feedback(record.request_id)])
     drain(sink(), tmp_path)
-    (letter,) = dead_letters(tmp_path)
+    (letter,) = dead
     assert (letter.kind, letter.request_id, feedback.decode(letter.body)) == ("feedback", NOWHERE, lost)
     assert letter.reason == "MLflow has no trace of its request, and no record of it waits in the spool"
     assert len(kept(fake_mlflow, record.request_id)) == 1
 
 
 def test_feedback_on_a_deleted_trace_brings_it_not_back(
-    tmp_path: Path, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say
+    tmp_path: Path, dead: DeadLetters, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say
 ) -> None:
     erased = make_record()
     spooled(tmp_path, [erased, make_feedback(erased.request_id)])
@@ -181,29 +181,41 @@ def test_feedback_on_a_deleted_trace_brings_it_not_back(
     del fake_mlflow.traces[erased.request_id]
     drain(one, tmp_path)
     assert fake_mlflow.traces == {}
-    assert [letter.kind for letter in dead_letters(tmp_path)] == ["feedback"]
+    assert [letter.kind for letter in dead] == ["feedback"]
 
 
 def test_feedback_on_a_record_that_was_refused_ends_too(
-    tmp_path: Path, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say, monkeypatch: Any
+    tmp_path: Path,
+    dead: DeadLetters,
+    fake_mlflow: FakeMlflow,
+    sink: Any,
+    make_record: Make,
+    make_feedback: Say,
+    monkeypatch: Any,
 ) -> None:
     monkeypatch.setattr("watchkeeper.telemetry.sinks.export_request", lambda records: 1 / 0)
     record = make_record()
     spooled(tmp_path, [make_feedback(record.request_id), record])
     drain(sink(), tmp_path)
-    assert sorted(letter.kind for letter in dead_letters(tmp_path)) == ["feedback", "record"]
+    assert sorted(letter.kind for letter in dead) == ["feedback", "record"]
 
 
 @pytest.mark.parametrize("status", [400, 422, 500])
 def test_a_poisoned_feedback_is_put_aside_alone(
-    tmp_path: Path, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say, status: int
+    tmp_path: Path,
+    dead: DeadLetters,
+    fake_mlflow: FakeMlflow,
+    sink: Any,
+    make_record: Make,
+    make_feedback: Say,
+    status: int,
 ) -> None:
     record = make_record()
     bad, good = make_feedback(record.request_id, comment="POISON"), make_feedback(record.request_id)
     spooled(tmp_path, [record, bad, good])
     fake_mlflow.judge = lambda assessment: status if assessment.get("rationale") == "POISON" else 200
     drain(sink(), tmp_path)
-    (letter,) = dead_letters(tmp_path)
+    (letter,) = dead
     assert feedback.decode(letter.body) == bad
     assert f"HTTP {status}" in letter.reason
     values = [one["feedback"]["value"] for one in fake_mlflow.assessments[record.request_id]]
@@ -211,7 +223,7 @@ def test_a_poisoned_feedback_is_put_aside_alone(
 
 
 def test_a_refused_feedback_is_put_aside_though_the_batch_broke_off_behind_it(
-    tmp_path: Path, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say
+    tmp_path: Path, dead: DeadLetters, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say
 ) -> None:
     record = make_record()
     bad, good = make_feedback(record.request_id, comment="POISON"), make_feedback(record.request_id, comment="fine")
@@ -222,7 +234,7 @@ def test_a_refused_feedback_is_put_aside_though_the_batch_broke_off_behind_it(
         sink().step(segment)
     fake_mlflow.judge = lambda assessment: 200
     drain(sink(), tmp_path)
-    (letter,) = dead_letters(tmp_path)
+    (letter,) = dead
     assert feedback.decode(letter.body) == bad
     assert "HTTP 400" in letter.reason
     assert sorted(kept(fake_mlflow, record.request_id)) == sorted([bad.feedback_id, good.feedback_id])
@@ -230,7 +242,13 @@ def test_a_refused_feedback_is_put_aside_though_the_batch_broke_off_behind_it(
 
 @pytest.mark.parametrize("status", [400, 401, 403, 422, 429, 500, 503])
 def test_a_server_that_refuses_every_assessment_poisons_none(
-    tmp_path: Path, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say, status: int
+    tmp_path: Path,
+    dead: DeadLetters,
+    fake_mlflow: FakeMlflow,
+    sink: Any,
+    make_record: Make,
+    make_feedback: Say,
+    status: int,
 ) -> None:
     record = make_record()
     spooled(tmp_path, [record, make_feedback(record.request_id)])
@@ -241,19 +259,24 @@ def test_a_server_that_refuses_every_assessment_poisons_none(
         with pytest.raises(TrackingUnavailable):
             one.step(segment)
     assert one.position(segment) == 0
-    assert list(dead_letters(tmp_path)) == []
+    assert list(dead) == []
     fake_mlflow.judge = lambda assessment: 200
     drain(one, tmp_path)
     assert len(kept(fake_mlflow, record.request_id)) == 1
 
 
 def test_with_mlflow_away_feedback_waits_as_records_do(
-    tmp_path: Path, fake_mlflow: FakeMlflow, deliveries: Deliveries, make_feedback: Say, free_port: Callable[[], int]
+    tmp_path: Path,
+    dead: DeadLetters,
+    fake_mlflow: FakeMlflow,
+    deliveries: Deliveries,
+    make_feedback: Say,
+    free_port: Callable[[], int],
 ) -> None:
     spooled(tmp_path, [make_feedback(NOWHERE)])
     (segment,) = segments(tmp_path / "spool").segments
-    away = MlflowSink(f"http://127.0.0.1:{free_port()}", lambda: "7", deliveries, Dropped(tmp_path, "mlflow"))
+    away = MlflowSink(f"http://127.0.0.1:{free_port()}", lambda: "7", deliveries, Dropped(dead, "mlflow"))
     with pytest.raises((TrackingUnavailable, SinkUnavailable), match="cannot be reached"):
         away.step(segment)
-    assert list(dead_letters(tmp_path)) == []
+    assert list(dead) == []
     assert away.position(segment) == 0

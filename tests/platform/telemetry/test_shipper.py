@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import pytest
 from watchkeeper.lake.lake import Lake
 from watchkeeper.record import Record, Verdict
 from watchkeeper.settings import Mlflow, Settings
+from watchkeeper.telemetry.dead_letters import DeadLetters
 from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.ledger import verify
 from watchkeeper.telemetry.segment import Segment, adopt, segments
@@ -70,19 +71,12 @@ def settings(tmp_path: Path, fake_mlflow: FakeMlflow) -> Settings:
     return Settings(data=tmp_path, mlflow=Mlflow(uri=fake_mlflow.url))
 
 
-@pytest.fixture
-def deliveries(tmp_path: Path) -> Iterator[Deliveries]:
-    books = Deliveries(tmp_path)
-    yield books
-    books.close()
-
-
-def shipper(settings: Settings, deliveries: Deliveries, stop: threading.Event | None = None) -> Shipper:
+def shipper(settings: Settings, deliveries: Deliveries, dead: DeadLetters, stop: threading.Event | None = None) -> Shipper:
     sinks: list[Sink] = [
-        MlflowSink(settings.mlflow.uri, lambda: "7", deliveries, Dropped(settings.data, "mlflow")),
-        LakeSink(Lake(settings.lake_uri), Dropped(settings.data, "lake")),
+        MlflowSink(settings.mlflow.uri, lambda: "7", deliveries, Dropped(dead, "mlflow")),
+        LakeSink(Lake(settings.lake_uri), Dropped(dead, "lake")),
     ]
-    return Shipper(settings, sinks, deliveries, stop or threading.Event(), rng=random.Random(1))
+    return Shipper(settings, sinks, deliveries, dead, stop or threading.Event(), rng=random.Random(1))
 
 
 def in_lake(settings: Settings) -> Counter[str]:
@@ -95,13 +89,13 @@ def status(settings: Settings) -> ShipperStatus:
 
 
 def test_once_brings_everything_everywhere_and_leaves_only_the_books(
-    settings: Settings, fake_mlflow: FakeMlflow, deliveries: Deliveries, make_record: Make
+    settings: Settings, fake_mlflow: FakeMlflow, deliveries: Deliveries, dead: DeadLetters, make_record: Make
 ) -> None:
     records = [make_record() for _ in range(60)]
     fill(settings, "w0", records[:40])
     fill(settings, "w1", records[40:])
     assert len(segments(settings.spool_folder).segments) > 4
-    assert shipper(settings, deliveries).run(once=True) == 0
+    assert shipper(settings, deliveries, dead).run(once=True) == 0
     ids = {record.request_id for record in records}
     assert fake_mlflow.traces.keys() == ids
     assert in_lake(settings) == Counter(ids)
@@ -116,13 +110,13 @@ def test_once_brings_everything_everywhere_and_leaves_only_the_books(
     }
 
 
-def test_what_was_delivered_is_kept_up_now_and_then(settings: Settings, deliveries: Deliveries) -> None:
+def test_what_was_delivered_is_kept_up_now_and_then(settings: Settings, deliveries: Deliveries, dead: DeadLetters) -> None:
     now, done = [0.0], [0]
 
     def upkeep() -> None:
         done[0] += 1
 
-    keeper = Shipper(settings, [], deliveries, threading.Event(), clock=lambda: now[0], upkeep=upkeep)
+    keeper = Shipper(settings, [], deliveries, dead, threading.Event(), clock=lambda: now[0], upkeep=upkeep)
     for at, times in ((0.0, 0), (29.0, 0), (31.0, 1), (32.0, 1), (62.0, 2)):
         now[0] = at
         keeper.tidy()
@@ -130,12 +124,12 @@ def test_what_was_delivered_is_kept_up_now_and_then(settings: Settings, deliveri
 
 
 def test_a_dead_worker_is_adopted_and_what_it_left_open_is_on_record_once(
-    settings: Settings, fake_mlflow: FakeMlflow, deliveries: Deliveries, make_record: Make
+    settings: Settings, fake_mlflow: FakeMlflow, deliveries: Deliveries, dead: DeadLetters, make_record: Make
 ) -> None:
     done, cut_off = make_record(), "c0" * 16
     leave_behind(settings, "w0", [done], [done.request_id, cut_off])
     for _ in range(2):
-        assert shipper(settings, deliveries).run(once=True) == 0
+        assert shipper(settings, deliveries, dead).run(once=True) == 0
     assert in_lake(settings) == Counter([done.request_id, cut_off])
     assert "interrupted" in fake_mlflow.traces[cut_off]
     rows = Lake(settings.lake_uri).query("SELECT error, status, replica FROM interactions WHERE request_id = ?", [cut_off])
@@ -143,10 +137,15 @@ def test_a_dead_worker_is_adopted_and_what_it_left_open_is_on_record_once(
 
 
 def test_a_living_worker_is_shipped_while_it_writes_and_adopted_when_it_dies(
-    settings: Settings, fake_mlflow: FakeMlflow, deliveries: Deliveries, make_record: Make, wait_for: Callable[..., None]
+    settings: Settings,
+    dead: DeadLetters,
+    fake_mlflow: FakeMlflow,
+    deliveries: Deliveries,
+    make_record: Make,
+    wait_for: Callable[..., None],
 ) -> None:
     stop = threading.Event()
-    running = threading.Thread(target=shipper(settings, deliveries, stop).run, args=(False,), daemon=True)
+    running = threading.Thread(target=shipper(settings, deliveries, dead, stop).run, args=(False,), daemon=True)
     running.start()
 
     async def gateway() -> set[str]:
@@ -174,12 +173,17 @@ def test_a_living_worker_is_shipped_while_it_writes_and_adopted_when_it_dies(
 
 
 def test_one_sink_away_holds_up_no_other_and_gets_everything_when_it_is_back(
-    settings: Settings, fake_mlflow: FakeMlflow, deliveries: Deliveries, make_record: Make, wait_for: Callable[..., None]
+    settings: Settings,
+    fake_mlflow: FakeMlflow,
+    deliveries: Deliveries,
+    dead: DeadLetters,
+    make_record: Make,
+    wait_for: Callable[..., None],
 ) -> None:
     fake_mlflow.answer = lambda traces: 503
     fill(settings, "w0", [make_record() for _ in range(30)])
     stop = threading.Event()
-    running = threading.Thread(target=shipper(settings, deliveries, stop).run, args=(False,), daemon=True)
+    running = threading.Thread(target=shipper(settings, deliveries, dead, stop).run, args=(False,), daemon=True)
     running.start()
     wait_for(lambda: len(in_lake(settings)) == 30, what="the lake")
     wait_for(
@@ -199,7 +203,7 @@ def test_one_sink_away_holds_up_no_other_and_gets_everything_when_it_is_back(
 
 
 def test_a_torn_segment_holds_up_no_other(
-    settings: Settings, fake_mlflow: FakeMlflow, deliveries: Deliveries, make_record: Make
+    settings: Settings, fake_mlflow: FakeMlflow, deliveries: Deliveries, dead: DeadLetters, make_record: Make
 ) -> None:
     fill(settings, "w0", [make_record() for _ in range(300)], segment_bytes=1 << 20)
     fill(settings, "w1", [make_record() for _ in range(10)])
@@ -207,7 +211,7 @@ def test_a_torn_segment_holds_up_no_other(
     with torn.open("r+b") as file:  # a page in the middle: what comes before it can be read
         file.seek(os.path.getsize(torn) // 4096 // 2 * 4096)
         file.write(b"\xff" * 4096)
-    assert shipper(settings, deliveries).run(once=True) == 0
+    assert shipper(settings, deliveries, dead).run(once=True) == 0
     assert 10 < len(in_lake(settings)) < 310
     assert fake_mlflow.traces.keys() == in_lake(settings).keys()
     assert list(status(settings).unreadable) == [str(torn)]
@@ -215,7 +219,7 @@ def test_a_torn_segment_holds_up_no_other(
 
 
 def test_a_segment_that_outlives_a_newer_one_is_not_taken_for_the_newest(
-    settings: Settings, deliveries: Deliveries, make_record: Make
+    settings: Settings, deliveries: Deliveries, dead: DeadLetters, make_record: Make
 ) -> None:
     """Its open accepts were carried on: if it were, they would be put on record as interrupted, a second time."""
     records = [make_record() for _ in range(30)]
@@ -230,7 +234,7 @@ def test_a_segment_that_outlives_a_newer_one_is_not_taken_for_the_newest(
 
     asyncio.run(run())
     *_, newest = segments(settings.spool_folder).segments
-    housekeeper = shipper(settings, deliveries)
+    housekeeper = shipper(settings, deliveries, dead)
     for feed in housekeeper.feeds:
         feed.positions[newest.uid] = newest.last
     housekeeper.tidy()
@@ -276,7 +280,7 @@ def test_only_one_shipper_works_on_a_data_folder_and_the_next_takes_over(
 
 
 def test_once_that_is_stopped_says_so(
-    settings: Settings, fake_mlflow: FakeMlflow, deliveries: Deliveries, make_record: Make
+    settings: Settings, fake_mlflow: FakeMlflow, deliveries: Deliveries, dead: DeadLetters, make_record: Make
 ) -> None:
     fill(settings, "w0", [make_record()])
     stop = threading.Event()
@@ -286,7 +290,7 @@ def test_once_that_is_stopped_says_so(
         return 503
 
     fake_mlflow.answer = away
-    assert shipper(settings, deliveries, stop).run(once=True) == 1
+    assert shipper(settings, deliveries, dead, stop).run(once=True) == 1
 
 
 class Away:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from watchkeeper.feedback import Feedback
 from watchkeeper.lake.lake import Lake, LakeUnavailable
 from watchkeeper.record import Record, decode, encode
-from watchkeeper.telemetry.deliveries import Deliveries, dead_letters
+from watchkeeper.telemetry.dead_letters import DeadLetters
+from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.segment import Segment, segments
 from watchkeeper.telemetry.sinks import Dropped, LakeSink, MlflowSink, SinkUnavailable
 from watchkeeper.telemetry.spool import Spool
@@ -37,15 +38,8 @@ def spooled(folder: Path, records: Sequence[Record | Feedback]) -> Segment:
     return segment
 
 
-@pytest.fixture
-def deliveries(tmp_path: Path) -> Iterator[Deliveries]:
-    books = Deliveries(tmp_path)
-    yield books
-    books.close()
-
-
-def mlflow_sink(data: Path, mlflow: FakeMlflow, deliveries: Deliveries, **options: int) -> MlflowSink:
-    return MlflowSink(mlflow.url, lambda: "7", deliveries, Dropped(data, "mlflow", lambda: 5.0), **options)
+def mlflow_sink(dead: DeadLetters, mlflow: FakeMlflow, deliveries: Deliveries, **options: int) -> MlflowSink:
+    return MlflowSink(mlflow.url, lambda: "7", deliveries, Dropped(dead, "mlflow", lambda: 5.0), **options)
 
 
 def drain(sink: MlflowSink | LakeSink, segment: Segment) -> int:
@@ -56,44 +50,44 @@ def drain(sink: MlflowSink | LakeSink, segment: Segment) -> int:
 
 
 def test_mlflow_gets_all_in_batches_and_the_next_start_goes_on_from_there(
-    tmp_path: Path, fake_mlflow: FakeMlflow, deliveries: Deliveries, make_record: Make
+    tmp_path: Path, fake_mlflow: FakeMlflow, deliveries: Deliveries, dead: DeadLetters, make_record: Make
 ) -> None:
     segment = spooled(tmp_path, [make_record() for _ in range(25)])
-    sink = mlflow_sink(tmp_path, fake_mlflow, deliveries, limit=10)
+    sink = mlflow_sink(dead, fake_mlflow, deliveries, limit=10)
     assert sink.step(segment) == 10
-    assert drain(mlflow_sink(tmp_path, fake_mlflow, deliveries, limit=10), segment) == 2
+    assert drain(mlflow_sink(dead, fake_mlflow, deliveries, limit=10), segment) == 2
     assert fake_mlflow.batches == [10, 10, 5]
     assert len(fake_mlflow.traces) == 25
 
 
 @pytest.mark.parametrize("status", [400, 413, 422, 500])
 def test_poisoned_records_are_found_and_put_aside_and_all_others_delivered(
-    tmp_path: Path, fake_mlflow: FakeMlflow, deliveries: Deliveries, make_record: Make, status: int
+    tmp_path: Path, dead: DeadLetters, fake_mlflow: FakeMlflow, deliveries: Deliveries, make_record: Make, status: int
 ) -> None:
     records = [make_record(output_text="POISON" if number in (3, 17) else "fine") for number in range(40)]
     segment = spooled(tmp_path, records)
     fake_mlflow.answer = lambda traces: status if any("POISON" in text for text in traces.values()) else 200
-    drain(mlflow_sink(tmp_path, fake_mlflow, deliveries), segment)
-    letters = list(dead_letters(tmp_path))
+    drain(mlflow_sink(dead, fake_mlflow, deliveries), segment)
+    letters = list(dead)
     assert [decode(letter.body) for letter in letters] == [records[3], records[17]], "kept whole"
     assert all(f"HTTP {status}" in letter.reason and letter.at == 5_000_000 for letter in letters)
     assert len(fake_mlflow.traces) == 40
     assert "refused_by_mlflow" in fake_mlflow.traces[records[3].request_id], "the UI says what became of it"
     assert len(fake_mlflow.batches) < 40
-    assert drain(mlflow_sink(tmp_path, fake_mlflow, deliveries), segment) == 0
+    assert drain(mlflow_sink(dead, fake_mlflow, deliveries), segment) == 0
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422, 429, 500, 503])
 def test_a_server_that_refuses_everything_poisons_nothing(
-    tmp_path: Path, fake_mlflow: FakeMlflow, deliveries: Deliveries, make_record: Make, status: int
+    tmp_path: Path, dead: DeadLetters, fake_mlflow: FakeMlflow, deliveries: Deliveries, make_record: Make, status: int
 ) -> None:
     segment = spooled(tmp_path, [make_record() for _ in range(8)])
-    sink = mlflow_sink(tmp_path, fake_mlflow, deliveries)
+    sink = mlflow_sink(dead, fake_mlflow, deliveries)
     fake_mlflow.answer = lambda traces: status
     for _ in range(2):
         with pytest.raises(SinkUnavailable):
             sink.step(segment)
-    assert list(dead_letters(tmp_path)) == []
+    assert list(dead) == []
     assert sink.position(segment) == 0
     fake_mlflow.answer = lambda traces: 200
     assert drain(sink, segment) == 1
@@ -101,7 +95,7 @@ def test_a_server_that_refuses_everything_poisons_nothing(
 
 
 def test_a_server_that_is_away_is_an_outage_and_the_experiment_is_looked_up_again(
-    tmp_path: Path, fake_mlflow: FakeMlflow, deliveries: Deliveries, make_record: Make
+    tmp_path: Path, dead: DeadLetters, fake_mlflow: FakeMlflow, deliveries: Deliveries, make_record: Make
 ) -> None:
     asked: list[str] = []
 
@@ -110,8 +104,8 @@ def test_a_server_that_is_away_is_an_outage_and_the_experiment_is_looked_up_agai
         return "7"
 
     segment = spooled(tmp_path, [make_record()])
-    sink = MlflowSink(fake_mlflow.url, experiment_id, deliveries, Dropped(tmp_path, "mlflow"))
-    away = MlflowSink("http://127.0.0.1:9", experiment_id, deliveries, Dropped(tmp_path, "mlflow"))
+    sink = MlflowSink(fake_mlflow.url, experiment_id, deliveries, Dropped(dead, "mlflow"))
+    away = MlflowSink("http://127.0.0.1:9", experiment_id, deliveries, Dropped(dead, "mlflow"))
     for _ in range(2):
         with pytest.raises(SinkUnavailable):
             away.step(segment)
@@ -120,15 +114,20 @@ def test_a_server_that_is_away_is_an_outage_and_the_experiment_is_looked_up_agai
 
 
 def test_what_is_no_record_is_put_aside_by_each_sink(
-    tmp_path: Path, fake_mlflow: FakeMlflow, deliveries: Deliveries, make_record: Make, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    dead: DeadLetters,
+    fake_mlflow: FakeMlflow,
+    deliveries: Deliveries,
+    make_record: Make,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     good = make_record()
     monkeypatch.setattr("watchkeeper.telemetry.spool._body", lambda record: encode(record) if record is good else b"\xc1")
     segment = spooled(tmp_path, [make_record(), good])
-    drain(mlflow_sink(tmp_path, fake_mlflow, deliveries), segment)
+    drain(mlflow_sink(dead, fake_mlflow, deliveries), segment)
     lake = Lake(str(tmp_path / "lake"))
-    drain(LakeSink(lake, Dropped(tmp_path, "lake")), segment)
-    assert [(letter.sink, letter.sequence) for letter in dead_letters(tmp_path)] == [("mlflow", 1), ("lake", 1)]
+    drain(LakeSink(lake, Dropped(dead, "lake")), segment)
+    assert [(letter.sink, letter.sequence) for letter in dead] == [("mlflow", 1), ("lake", 1)]
     assert list(fake_mlflow.traces) == [good.request_id]
     assert lake.query("SELECT request_id FROM interactions").column(0).to_pylist() == [good.request_id]
 
@@ -140,13 +139,15 @@ def counted(lake: Lake) -> tuple[Counter[str], int]:
     return Counter(names), total
 
 
-def test_a_record_that_makes_no_rows_is_left_out_of_every_table(tmp_path: Path, make_record: Make) -> None:
+def test_a_record_that_makes_no_rows_is_left_out_of_every_table(
+    tmp_path: Path, dead: DeadLetters, make_record: Make
+) -> None:
     records = [make_record(), make_record(input_tokens=2**63), make_record(attempts=2**40), make_record()]
     segment = spooled(tmp_path, records)
     lake = Lake(str(tmp_path / "lake"))
-    drain(LakeSink(lake, Dropped(tmp_path, "lake")), segment)
+    drain(LakeSink(lake, Dropped(dead, "lake")), segment)
     names, total = counted(lake)
-    refused = [letter.request_id for letter in dead_letters(tmp_path)]
+    refused = [letter.request_id for letter in dead]
     assert refused == [records[1].request_id, records[2].request_id]
     assert set(names) == {records[0].request_id, records[3].request_id}
     assert total == 2
@@ -193,12 +194,15 @@ def test_the_lake_has_every_record_and_feedback_once_in_every_table_whatever_fai
     segment = spooled(folder, rows)
     lake = Faulty(str(folder / "lake"), iter(faults))
     restart, size = itertools.chain(restarts, itertools.repeat(False)), itertools.cycle(limits)
-    sink = LakeSink(lake, Dropped(folder, "lake"), limit=next(size))
+    dead = DeadLetters(folder)
+    sink = LakeSink(lake, Dropped(dead, "lake"), limit=next(size))
     while sink.position(segment) < segment.last:
         with contextlib.suppress(LakeUnavailable):
             sink.step(segment)
         if next(restart):
-            sink = LakeSink(lake, Dropped(folder, "lake"), limit=next(size))
+            sink = LakeSink(lake, Dropped(dead, "lake"), limit=next(size))
+    assert dead.count() == 0
+    dead.close()
     names, total = counted(lake)
     assert names == Counter(record.request_id for record in records)
     assert total == len(records)
@@ -207,10 +211,12 @@ def test_the_lake_has_every_record_and_feedback_once_in_every_table_whatever_fai
     assert (lake.version("feedback") is None) == (not said), "a batch without feedback makes no commit for it"
 
 
-def test_a_batch_that_was_committed_unheard_is_not_part_of_a_larger_one_later(tmp_path: Path, make_record: Make) -> None:
+def test_a_batch_that_was_committed_unheard_is_not_part_of_a_larger_one_later(
+    tmp_path: Path, dead: DeadLetters, make_record: Make
+) -> None:
     records = [make_record() for _ in range(5)]
     lake = Faulty(str(tmp_path / "lake"), iter(["after"]))
-    sink = LakeSink(lake, Dropped(tmp_path, "lake"))
+    sink = LakeSink(lake, Dropped(dead, "lake"))
 
     async def grow() -> None:
         spool = Spool.open(tmp_path / "spool", "w0")
@@ -228,10 +234,12 @@ def test_a_batch_that_was_committed_unheard_is_not_part_of_a_larger_one_later(tm
     assert total == 5
 
 
-def test_a_new_segment_of_the_same_number_is_not_taken_for_the_old_one(tmp_path: Path, make_record: Make) -> None:
+def test_a_new_segment_of_the_same_number_is_not_taken_for_the_old_one(
+    tmp_path: Path, dead: DeadLetters, make_record: Make
+) -> None:
     lake = Lake(str(tmp_path / "lake"))
     for _ in range(2):
         segment = spooled(tmp_path, [make_record() for _ in range(3)])
-        drain(LakeSink(lake, Dropped(tmp_path, "lake")), segment)
+        drain(LakeSink(lake, Dropped(dead, "lake")), segment)
         segment.remove()
     assert counted(lake)[1] == 6
