@@ -17,10 +17,11 @@ from typing import Final
 
 import pyarrow as pa
 
+from watchkeeper.lake.cells import DIMENSIONS
 from watchkeeper.lake.interactions import microseconds
 from watchkeeper.lake.lake import Lake
 from watchkeeper.lake.reading import unscored
-from watchkeeper.lake.rollup import DIMENSIONS, roll_up_scores
+from watchkeeper.lake.rollup import roll_up_scores
 from watchkeeper.lake.tables import SCORES
 from watchkeeper_evaluations.scorer import Scorer, ScorerBroken, ScorerUnavailable, identity, score
 from watchkeeper_evaluations.window import Window

@@ -6,9 +6,9 @@ is handled flat: entry i says that `counts[i]` things called `names[i]` fell int
 histograms is putting such entries one after the other. Knows nothing of what is counted.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
@@ -64,15 +64,33 @@ class Entries:
         return cls(_ints(rows), _ints([index[name] for name in names]), _ints(bins), _ints(counts), vocabulary)
 
     @classmethod
+    def counted(cls, rows: Ints, names: pa.Array | pa.ChunkedArray) -> Self:
+        """Each of `names`, which belongs to the row beside it, counts once."""
+        return cls._each(rows, names, np.zeros_like(rows))
+
+    @classmethod
+    def binned(
+        cls,
+        rows: Ints,
+        names: pa.Array | pa.ChunkedArray,
+        values: pa.Array | pa.ChunkedArray,
+        bins_of: Callable[[Floats], Ints],
+    ) -> Self:
+        """Each of `values` counts once, under the name and in the row beside it. What is null or not finite is left out."""
+        numbers = values.to_numpy(zero_copy_only=False) if isinstance(values, pa.Array) else values.to_numpy()
+        finite = np.isfinite(numbers)
+        return cls._each(rows[finite], names.filter(pa.array(finite)), bins_of(numbers[finite]))
+
+    @classmethod
+    def _each(cls, rows: Ints, names: pa.Array | pa.ChunkedArray, bins: Ints) -> Self:
+        numbers, vocabulary = codes(names)
+        return cls(rows, numbers, bins, np.ones_like(rows), vocabulary)
+
+    @classmethod
     def unpack(cls, column: pa.ChunkedArray) -> Self:
         """From a column of list<HISTOGRAM> or list<COUNT>; a null row has no entries."""
-        lists = column.combine_chunks()
-        items = lists.flatten()
-        lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
-        rows = np.repeat(np.arange(len(lists)), lengths)
-        encoded = items.field("name").dictionary_encode()
-        names = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-        vocabulary = tuple(encoded.dictionary.to_pylist())
+        rows, items = owned(column)
+        names, vocabulary = codes(items.field("name"))
         if pa.types.is_list(column.type) and column.type.value_type.get_field_index("bins") < 0:
             counts = items.field("n").to_numpy(zero_copy_only=False).astype(np.int64)
             return cls(rows, names, np.zeros(len(counts), np.int64), counts, vocabulary)
@@ -92,7 +110,7 @@ class Entries:
 
     def pack_histograms(self, rows: int) -> pa.Array:
         """The column of `rows` list<HISTOGRAM>: entries of the same row, name and bin are summed."""
-        summed = self._summed()
+        summed = self.summed()
         owners = summed.rows * max(1, len(self.vocabulary)) + summed.names
         _, starts = np.unique(owners, return_index=True)
         inner = pa.array(np.append(starts, len(owners)), pa.int32())
@@ -103,14 +121,14 @@ class Entries:
 
     def pack_counts(self, rows: int) -> pa.Array:
         """The column of `rows` list<COUNT>: entries of the same row and name are summed."""
-        summed = self._summed()
+        summed = self.summed()
         items = [self._spelled(summed.names), pa.array(summed.counts, pa.int64())]
         return _listed(pa.StructArray.from_arrays(items, fields=list(COUNT)), summed.rows, rows)
 
     def _spelled(self, names: Ints) -> pa.Array:
         return pa.array(self.vocabulary, pa.string()).take(pa.array(names))
 
-    def _summed(self) -> Self:
+    def summed(self) -> Self:
         """Sorted by row, name and bin, each once."""
         span = int(self.bins.max(initial=0)) + 1
         key = (self.rows * max(1, len(self.vocabulary)) + self.names) * span + self.bins
@@ -119,6 +137,20 @@ class Entries:
         owner, bins = np.divmod(unique, span)
         rows, names = np.divmod(owner, max(1, len(self.vocabulary)))
         return type(self)(rows, names, bins, counts, self.vocabulary)
+
+
+def owned(column: pa.ChunkedArray) -> tuple[Ints, pa.Array]:
+    """A column of lists, flat: the row of each item, and the items. A null row has none."""
+    lists = column.combine_chunks()
+    lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return np.repeat(np.arange(len(lists)), lengths), lists.flatten()
+
+
+def codes(column: pa.Array | pa.ChunkedArray) -> tuple[Ints, tuple[Any, ...]]:
+    """Strings as indices into the strings there are; null is one of them."""
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    encoded = whole.dictionary_encode(null_encoding="encode")
+    return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), tuple(encoded.dictionary.to_pylist())
 
 
 def _ints(values: Sequence[int]) -> Ints:

@@ -11,9 +11,10 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from watchkeeper.lake.cells import DIMENSIONS
 from watchkeeper.lake.interactions import Time, microseconds
 from watchkeeper.lake.lake import Lake
-from watchkeeper.lake.rollup import DIMENSIONS, STATUS_SQL
+from watchkeeper.lake.rollup import STATUS_SQL
 from watchkeeper.lake.tables import INTERACTIONS
 
 Cursor = tuple[float | int | str, str]

@@ -6,12 +6,16 @@ special case, and no reader scans raw rows. `merge` is the same sum written down
 off (see `histogram`). Knows nothing of how charts look.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, Literal, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from watchkeeper.lake.cells import BUCKET, BUCKET_S, DIMENSIONS, Cells
 from watchkeeper.lake.histogram import (
     SCORE_BINS,
     Entries,
@@ -19,34 +23,28 @@ from watchkeeper.lake.histogram import (
     Ints,
     latency_bins,
     latency_of,
+    owned,
     score_bins,
 )
-from watchkeeper.lake.interactions import Time, microseconds
+from watchkeeper.lake.interactions import Time, microseconds, to_arrow
 from watchkeeper.lake.lake import Lake
 from watchkeeper.lake.tables import ROLLUPS
 from watchkeeper.record import SCHEMA_VERSION, STAGES, Record
 
-BUCKET_S: Final = 300
-BUCKET: Final = BUCKET_S * 1_000_000
-"""Microseconds of a bucket."""
-
 STATUSES: Final = ("ok", "blocked", "error", "rejected")
 LATENCIES: Final = (*STAGES, "total", "ttft", "tpot", "overhead")
-DIMENSIONS: Final = ("tenant", "route", "model", "release", "source")
 SUMS: Final = ("n", "input_tokens", "output_tokens", "cost_usd")
 
 Status = Literal["ok", "blocked", "error", "rejected"]
 Counted = Literal["statuses", "actions", "categories"]
 COUNTED: Final[tuple[Counted, ...]] = ("statuses", "actions", "categories")
-Cell = tuple[Any, ...]
-"""bucket (µs), then the dimensions: what one partial row is about."""
-
+HISTOGRAMS: Final = ("latency", "scores")
 STATUS_SQL: Final = """(CASE
     WHEN 'content_filter' IN (finish_reason, error) THEN 'blocked'
     WHEN status BETWEEN 400 AND 498 THEN 'rejected'
     WHEN status < 400 AND error IS NULL THEN 'ok'
     ELSE 'error' END)"""
-"""`status_of`, over a row of `interactions`."""
+"""`status_of`, over a row of `interactions`; `_statuses` is the same over columns."""
 
 
 def status_of(record: Record) -> Status:
@@ -63,34 +61,28 @@ def status_of(record: Record) -> Status:
     return "ok" if record.status < 400 and record.error is None else "error"
 
 
-def roll_up(records: Iterable[Record]) -> pa.Table:
-    """Records → partial rows of `rollups`, one for each 5 minutes, tenant, route, model, release and source.
+def roll_up(records: Sequence[Record]) -> pa.Table:
+    """`roll_up_rows` of records that are no rows yet."""
+    return roll_up_rows(to_arrow(records))
+
+
+def roll_up_rows(rows: pa.Table) -> pa.Table:
+    """Rows of `interactions` → partial rows of `rollups`, one for each 5 minutes, tenant, route, model, release and source.
 
     Latency `total` and `overhead` hold every request but rejected ones (a flood of quick refusals would hide slow
     answers); a stage holds the requests that did not skip it. `categories` counts the requests in which a guard flagged,
     redacted or blocked something of that category.
     """
-    cells: dict[Cell, int] = {}
-    totals: list[list[float]] = []
-    counts: dict[Counted, list[tuple[int, str, int, int]]] = {which: [] for which in COUNTED}
-    latencies: list[tuple[int, str, float]] = []
-    for record in records:
-        row = cells.setdefault(_cell(record), len(cells))
-        if row == len(totals):
-            totals.append([0, 0, 0, 0.0])
-        for number, value in enumerate((1, record.input_tokens, record.output_tokens, record.cost_usd)):
-            totals[row][number] += value
-        counts["statuses"].append((row, status_of(record), 0, 1))
-        counts["actions"].append((row, record.action, 0, 1))
-        found = {verdict.category for verdict in record.verdicts if verdict.action not in ("pass", "unknown")}
-        counts["categories"].extend((row, category, 0, 1) for category in found)
-        latencies.extend((row, name, ms) for name, ms in _latencies(record))
-    return _rows(
-        list(cells),
-        dict(zip(SUMS, zip(*totals, strict=True), strict=True)) if totals else {},
-        counts={which: Entries.of(entries) for which, entries in counts.items()},
-        latency=_binned(latencies, latency_bins),
-    )
+    cells = Cells.group(rows.column("received_at"), rows)
+    statuses = _statuses(rows)
+    counts = {
+        "statuses": Entries.counted(cells.of, pa.array(STATUSES).take(pa.array(statuses))),
+        "actions": Entries.counted(cells.of, rows.column("action")),
+        "categories": _categories(rows.column("verdicts")).regrouped(cells.of),
+    }
+    latency = _latencies(rows, statuses != STATUSES.index("rejected")).regrouped(cells.of)
+    sums = {"n": np.bincount(cells.of, minlength=cells.size), **cells.sums(rows, SUMS[1:])}
+    return _rows(cells.keys, sums, {**counts, "latency": latency})
 
 
 def roll_up_scores(scores: pa.Table, interactions: pa.Table) -> pa.Table:
@@ -99,38 +91,20 @@ def roll_up_scores(scores: pa.Table, interactions: pa.Table) -> pa.Table:
     `interactions`: the rows that were scored; `request_id` and the dimensions are used. A score of any other request is a
     `KeyError`. Labels, and rows without a value, are left out.
     """
-    keys = interactions.column("request_id").to_pylist()
-    dimensions = zip(*(interactions.column(name).to_pylist() for name in DIMENSIONS), strict=True)
-    known = dict(zip(keys, dimensions, strict=True))
-    received = scores.column("received_at").cast(pa.int64()).to_pylist()
-    columns = [scores.column(name).to_pylist() for name in ("request_id", "name", "value")]
-    cells: dict[Cell, int] = {}
-    values: list[tuple[int, str, float]] = []
-    for at, request_id, name, value in zip(received, *columns, strict=True):
-        if value is not None:
-            row = cells.setdefault((at - at % BUCKET, *known[request_id]), len(cells))
-            values.append((row, name, value))
-    return _rows(list(cells), {}, scores=_binned(values, score_bins))
+    scores = scores.filter(pc.is_valid(scores.column("value")))
+    scored = pc.index_in(scores.column("request_id"), interactions.column("request_id"))
+    if scored.null_count:
+        raise KeyError(scores.filter(pc.is_null(scored)).column("request_id")[0].as_py())
+    cells = Cells.group(scores.column("received_at"), interactions.select(DIMENSIONS).take(scored))
+    entries = Entries.binned(cells.of, scores.column("name"), scores.column("value"), score_bins)
+    return _rows(cells.keys, {}, {"scores": entries})
 
 
 def merge(partials: pa.Table) -> pa.Table:
     """Partial rows → as few as say the same: one for each bucket and slice."""
-    keys = [partials.column("bucket").cast(pa.int64()).to_pylist()]
-    keys += [partials.column(name).to_pylist() for name in DIMENSIONS]
-    cells: dict[Cell, int] = {}
-    groups = np.array([cells.setdefault(cell, len(cells)) for cell in zip(*keys, strict=True)], np.int64)
-    sums = {}
-    for name in SUMS:
-        kind = ROLLUPS.field(name).type.to_pandas_dtype()
-        sums[name] = np.zeros(len(cells), kind)
-        np.add.at(sums[name], groups, partials.column(name).to_numpy())
-    return _rows(
-        list(cells),
-        sums,
-        counts={which: Entries.unpack(partials.column(which)).regrouped(groups) for which in COUNTED},
-        latency=Entries.unpack(partials.column("latency")).regrouped(groups),
-        scores=Entries.unpack(partials.column("scores")).regrouped(groups),
-    )
+    cells = Cells.group(partials.column("bucket"), partials)
+    nested = {name: Entries.unpack(partials.column(name)).regrouped(cells.of) for name in (*COUNTED, *HISTOGRAMS)}
+    return _rows(cells.keys, cells.sums(partials, SUMS), nested)
 
 
 class Rollups:
@@ -258,47 +232,52 @@ class Rollups:
         return self._matrices[key]
 
 
-def _cell(record: Record) -> Cell:
-    bucket = record.received_at - record.received_at % BUCKET
-    return (bucket, *(getattr(record, name) for name in DIMENSIONS))
+def _statuses(rows: pa.Table) -> Ints:
+    """`status_of` each row, as its number in `STATUSES`."""
+    code = rows.column("status").to_numpy()
+    failed = pc.is_valid(rows.column("error")).to_numpy()
+    withheld = [pc.equal(rows.column(name), "content_filter").fill_null(False) for name in ("finish_reason", "error")]
+    outcomes: list[tuple[Status, NDArray[np.bool_]]] = [
+        ("blocked", pc.or_(*withheld).to_numpy()),
+        ("rejected", (code >= 400) & (code <= 498)),
+        ("ok", (code < 400) & ~failed),
+    ]
+    numbers = [STATUSES.index(status) for status, _ in outcomes]
+    return np.select([applies for _, applies in outcomes], numbers, STATUSES.index("error"))
 
 
-def _latencies(record: Record) -> Iterable[tuple[str, float]]:
-    yield from ((stage.name, stage.ms) for stage in record.stages if stage.status != "skipped")
-    if status_of(record) != "rejected":
-        yield "total", record.total_ms
-        yield "overhead", record.overhead_ms
-    if record.ttft_ms is not None:
-        yield "ttft", record.ttft_ms
-    if record.tpot_ms is not None:
-        yield "tpot", record.tpot_ms
+def _categories(verdicts: pa.ChunkedArray) -> Entries:
+    """By row, the categories of which something was found: each counts once, however many verdicts have it."""
+    rows, items = owned(verdicts)
+    found = pc.invert(pc.is_in(items.field("action"), pa.array(["pass", "unknown"])))
+    entries = Entries.counted(rows[found.to_numpy(zero_copy_only=False)], items.field("category").filter(found)).summed()
+    return replace(entries, counts=np.ones_like(entries.counts))
 
 
-def _binned(values: Sequence[tuple[int, str, float]], bins_of: Any) -> Entries:
-    """(row, name, value) → entries; a value that is no finite number is left out."""
-    finite = [entry for entry in values if np.isfinite(entry[2])]
-    bins = bins_of(np.array([value for _, _, value in finite], np.float64)).tolist()
-    return Entries.of((row, name, number, 1) for (row, name, _), number in zip(finite, bins, strict=True))
+def _latencies(rows: pa.Table, served: NDArray[np.bool_]) -> Entries:
+    """By row, the bins of its stages and of the request as a whole. `served`: not rejected."""
+    owners, stages = owned(rows.column("stages"))
+    ran = pc.not_equal(stages.field("status"), "skipped")
+    columns = [(owners, stages.field("name"), pc.if_else(ran, stages.field("ms"), None))]
+    for name in ("total", "overhead", "ttft", "tpot"):
+        values = rows.column(f"{name}_ms").combine_chunks()
+        if name in ("total", "overhead"):
+            values = pc.if_else(pa.array(served), values, None)
+        columns.append((np.arange(rows.num_rows), pa.repeat(name, rows.num_rows), values))
+    of, names, values = zip(*columns, strict=True)
+    return Entries.binned(np.concatenate(of), pa.chunked_array(names), pa.chunked_array(values), latency_bins)
 
 
-def _rows(
-    cells: Sequence[Cell],
-    sums: Mapping[str, Any],
-    *,
-    counts: Mapping[Counted, Entries] | None = None,
-    latency: Entries | None = None,
-    scores: Entries | None = None,
-) -> pa.Table:
+def _rows(keys: pa.Table, sums: Mapping[str, NDArray[Any]], nested: Mapping[str, Entries]) -> pa.Table:
     """Rows of `rollups`, one a cell; what is not given is zero or empty."""
-    size, nothing = len(cells), Entries.of(())
-    keys = list(zip(*cells, strict=True)) or [()] * (1 + len(DIMENSIONS))
-    bucket = pa.array(keys[0], ROLLUPS.field("bucket").type)
+    size, nothing = keys.num_rows, Entries.of(())
+    bucket = keys.column("bucket").cast(ROLLUPS.field("bucket").type)
     columns: dict[str, Any] = {"date": bucket.cast(pa.date32()), "bucket": bucket}
-    columns |= dict(zip(DIMENSIONS, keys[1:], strict=True))
+    columns |= {name: keys.column(name) for name in DIMENSIONS}
     columns |= {name: sums.get(name, np.zeros(size, np.int64)) for name in SUMS}
-    columns |= {name: (counts or {}).get(name, nothing).pack_counts(size) for name in COUNTED}
-    columns |= {"latency": (latency or nothing).pack_histograms(size), "scores": (scores or nothing).pack_histograms(size)}
-    columns["schema_version"] = [SCHEMA_VERSION] * size
+    columns |= {name: nested.get(name, nothing).pack_counts(size) for name in COUNTED}
+    columns |= {name: nested.get(name, nothing).pack_histograms(size) for name in HISTOGRAMS}
+    columns["schema_version"] = np.full(size, SCHEMA_VERSION)
     return pa.table({field.name: columns[field.name] for field in ROLLUPS}, schema=ROLLUPS)
 
 
