@@ -124,6 +124,17 @@ class Gateway(Section):
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
 
+class Traces(Section):
+    """Other people's traces (`POST /v1/traces`). `settle`: how long nothing must have come of a trace whose root is there,
+    until it is recorded; `idle`: of one without a root. `max_waiting_bytes`: beyond it, exports are refused until some are
+    recorded; `max_body_bytes`: of one export, also when it is unpacked."""
+
+    settle: Duration = "5s"
+    idle: Duration = "5m"
+    max_body_bytes: Annotated[int, Field(ge=1_000)] = 16_000_000
+    max_waiting_bytes: Annotated[int, Field(ge=1_000_000)] = 512_000_000
+
+
 class Price(Section):
     """USD per million tokens."""
 
@@ -306,6 +317,7 @@ class Settings(BaseSettings):
     data: Path = Path(".watchkeeper")
     models: Home = Path("~/.cache/watchkeeper").expanduser()
     gateway: Gateway = Gateway()
+    traces: Traces = Traces()
     upstreams: tuple[Upstream, ...] = ()
     model: Model = Model()
     encoder: Encoder = Encoder()

@@ -27,9 +27,10 @@ from starlette.types import Receive, Scope, Send
 
 from watchkeeper.encoder.client import EncoderUnavailable
 from watchkeeper.release import champion
-from watchkeeper.serving import completion
+from watchkeeper.serving import completion, traces
 from watchkeeper.serving.building import build, open_spool
 from watchkeeper.serving.failure import defect, freeze, log_defect, refuse
+from watchkeeper.serving.intake import Intake
 from watchkeeper.serving.journey import Journey
 from watchkeeper.serving.loop import Loop
 from watchkeeper.serving.metrics import Metrics
@@ -41,8 +42,8 @@ from watchkeeper.settings import Settings
 from watchkeeper.telemetry.spool import Spool, SpoolFull
 
 ROUTES = (
-    "POST /v1/chat/completions, POST /v1/embeddings, POST /v1/feedback, GET /v1/models, GET /health/live, "
-    "GET /health/ready, GET /metrics"
+    "POST /v1/chat/completions, POST /v1/embeddings, POST /v1/feedback, POST /v1/traces, GET /v1/models, "
+    "GET /health/live, GET /health/ready, GET /metrics"
 )
 WATCH_S = 0.5
 """How often it is looked whether a worker has died."""
@@ -59,6 +60,7 @@ class Gateway:
         self.spool = spool
         self.replica = replica
         self.metrics = Metrics()
+        self.intake = Intake(parts.settings, spool, parts.redact, self.metrics)
 
     async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/chat/completions."""
@@ -200,6 +202,20 @@ class Gateway:
         self.metrics.said(response.status_code)
         return response
 
+    async def traces(self, request: Request) -> Response:
+        """POST /v1/traces: what other people's instrumentations export. It is durable when it is answered."""
+        kind, limit = "", self.parts.settings.traces.max_body_bytes
+        try:
+            kind, packed = traces.form_of(request)
+            return await traces.take(self.intake, await _body(request, limit), kind, packed, limit)
+        except ClientDisconnect:
+            return Response(status_code=DISCONNECTED)  # nobody is there to read it
+        except Refused as refused:
+            return traces.refusal(refused, kind)
+        except Exception as error:  # what cannot be redacted is not kept
+            log_defect("traces", error)
+            return traces.refusal(Refused(500, "internal_error", "the gateway failed; its log tells more"), kind)
+
     async def embeddings(self, request: Request) -> Response:
         """POST /v1/embeddings: the encoder's, for clients that want the same vectors."""
         try:
@@ -309,11 +325,15 @@ def application(settings: Settings) -> Starlette:
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as session:
             parts = build(settings, session, clock=time.monotonic, rng=random.Random())
-            app.state.gateway = Gateway(parts, spool, replica)
+            gateway = app.state.gateway = Gateway(parts, spool, replica)
+            carrying = asyncio.create_task(gateway.intake.run())
             try:
                 yield
             finally:
+                carrying.cancel()
+                await asyncio.gather(carrying, return_exceptions=True)
                 await spool.close()
+                await gateway.intake.close()
                 parts.close()
 
     def handler(name: str) -> Callable[[Request], Awaitable[Response]]:
@@ -333,6 +353,7 @@ def application(settings: Settings) -> Starlette:
         Route("/v1/chat/completions", Chat(), methods=["POST"]),
         Route("/v1/embeddings", handler("embeddings"), methods=["POST"]),
         Route("/v1/feedback", handler("feedback"), methods=["POST"]),
+        Route("/v1/traces", handler("traces"), methods=["POST"]),
         Route("/v1/models", handler("models")),
         Route("/health/live", handler("live")),
         Route("/health/ready", handler("ready")),

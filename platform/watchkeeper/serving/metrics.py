@@ -22,6 +22,10 @@ class Metrics:
         )
         self._tokens = Counter("watchkeeper_tokens", "Tokens", ("kind",), registry=registry)
         self._feedback = Counter("watchkeeper_feedback", "Feedback on answers", ("status",), registry=registry)
+        self._spans = Counter("watchkeeper_spans", "Spans of others, by what became of them", ("fate",), registry=registry)
+        self._traces = Counter(
+            "watchkeeper_traces", "Traces of others, by what became of them", ("fate",), registry=registry
+        )
         self._in_flight = Gauge("watchkeeper_in_flight", "Requests being served", registry=registry)
 
     def count(self, record: Record) -> None:
@@ -42,6 +46,14 @@ class Metrics:
     def said(self, status: int) -> None:
         """Counts a feedback by how it was answered."""
         self._feedback.labels(str(status)).inc()
+
+    def spans(self, fate: str, count: int) -> None:
+        """Counts spans of other people's exports: kept, again (sent before), late, refused."""
+        self._spans.labels(fate).inc(count)
+
+    def traces(self, fate: str, count: int) -> None:
+        """Counts other people's traces as they are done with: recorded, or no_request."""
+        self._traces.labels(fate).inc(count)
 
     def text(self, in_flight: int) -> bytes:
         """All of it in the text exposition format."""

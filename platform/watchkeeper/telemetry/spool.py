@@ -64,11 +64,14 @@ class _Accept(NamedTuple):
 
 
 class _Append(NamedTuple):
+    """`brought`: it was not accepted before, and is in the same transaction."""
+
     request_id: str
     received_at: int
     kind: str
     body: bytes
     done: "asyncio.Future[None] | None"
+    brought: bool = False
 
 
 _Entry = _Accept | _Append
@@ -148,6 +151,15 @@ class Spool:
         self._put(_Append(said.request_id, said.received_at, kind, _body(said), done))
         await done
 
+    async def bring(self, record: Record) -> None:
+        """`accept` and `append` in one transaction, for a request that was answered elsewhere. Returns when it is durable.
+        Raises `SpoolFull` when it is not: nothing of it is kept then, and it is its bringer's to bring again."""
+        if self._full is not None:
+            raise SpoolFull(self._full)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._put(_Append(record.request_id, record.received_at, RECORD, _body(record), done, brought=True))
+        await done
+
     async def close(self) -> None:
         """Writes what is queued, ends the segment and frees the lock. Accepts that are still open become `interrupted`."""
         if not self._closed:
@@ -206,7 +218,9 @@ class Spool:
         if self._database is None or self._bytes >= self._segment_bytes or not segment.is_open(self._database):
             self._rotate()
         assert self._database is not None
-        accepts = [entry for entry in entries if isinstance(entry, _Accept)]
+        accepts = [
+            _Accept(entry.request_id, entry.received_at) for entry in entries if isinstance(entry, _Accept) or entry.brought
+        ]
         appends = [entry for entry in entries if isinstance(entry, _Append)]
         accepted, records = self._tail.accepted, self._tail.records
         with segment.transaction(self._database):
@@ -243,12 +257,12 @@ class Spool:
 
     def _fail(self, error: Exception, entries: Sequence[_Entry]) -> None:
         """Notes what must be written once writing works again: accepts, and for each record that its caller now holds for
-        lost, one that says so. Feedback that its caller holds for lost is."""
+        lost, one that says so. Feedback that its caller holds for lost is, and so is what was brought."""
         self._full = f"{self._place}: {error}"
         self._failures += 1
         for entry in entries:
             if isinstance(entry, _Append):
-                if entry.kind != RECORD:
+                if entry.kind != RECORD or entry.brought:
                     continue
                 record = segment.unanswered(
                     entry.request_id, entry.received_at, "spool_full", 503, replica=self._place.name

@@ -1,0 +1,9 @@
+"""Other people's spans into our record: decoded, read in whatever names they use, gathered by trace, assembled."""
+
+from watchkeeper.telemetry.spans.assembly import assemble
+from watchkeeper.telemetry.spans.decoding import Unreadable, spans_of
+from watchkeeper.telemetry.spans.dialects import read
+from watchkeeper.telemetry.spans.part import Part, Redact, cleaned
+from watchkeeper.telemetry.spans.span import Event, Span
+
+__all__ = ["Event", "Part", "Redact", "Span", "Unreadable", "assemble", "cleaned", "read", "spans_of"]
