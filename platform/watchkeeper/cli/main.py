@@ -12,6 +12,7 @@ import typer
 from watchkeeper.cli import output
 from watchkeeper.cli.dataset import app as dataset
 from watchkeeper.cli.experiment import app as experiment
+from watchkeeper.cli.import_ import app as import_
 from watchkeeper.cli.options import ASK, IMPROVE, ONE_PROCESS, WHOLE, Config, Data, Json, example
 from watchkeeper.cli.release import app as release
 
@@ -24,6 +25,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+app.add_typer(import_, name="import", rich_help_panel=ASK)
 app.add_typer(dataset, name="dataset", rich_help_panel=IMPROVE)
 app.add_typer(release, name="release", rich_help_panel=IMPROVE)
 app.add_typer(experiment, name="experiment", rich_help_panel=IMPROVE)

@@ -186,7 +186,7 @@ class Intake:
             if record is None:
                 nothing.append(one.trace_id)
             else:
-                records.append(msgspec.structs.replace(record, language=_language(record.prompt_text)))
+                records.append(msgspec.structs.replace(record, language=language(record.prompt_text)))
         return ready, records, nothing
 
     def _settle(self, finished: Sequence[str], nothing: Sequence[str]) -> None:
@@ -228,8 +228,8 @@ def _could_be_ours(trace_id: str) -> bool:
     return trace_id[12] == "4" and trace_id[16] in "89ab"
 
 
-def _language(text: str) -> str | None:
-    language: str | None = None
-    with contextlib.suppress(Exception):  # a text in which no language can be told is worth its record
-        language = detect(text)[0]
-    return language
+def language(text: str) -> str | None:
+    """The text's language; None where none can be told."""
+    with contextlib.suppress(Exception):  # whatever is wrong with the text, it is worth its record
+        return detect(text)[0]
+    return None

@@ -11,12 +11,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
+import msgspec
 import requests
 
 from watchkeeper.tracking import runs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import TraceInfo
 
 TRACE_PREFIX: Final = "tr-"
 PAGE: Final = 500
@@ -37,6 +39,15 @@ QUIET: Final = {
 
 class TrackingUnavailable(Exception):
     """MLflow cannot be reached or refused; the message is one line that names its URI."""
+
+
+class Logged(msgspec.Struct, frozen=True):
+    """A finished trace without its spans. `trace_id`: as MLflow has it; `at`: when it started, ms since the epoch."""
+
+    trace_id: str
+    at: int
+    tags: dict[str, str] = {}
+    metadata: dict[str, str] = {}
 
 
 class Tracking:
@@ -63,19 +74,23 @@ class Tracking:
         return self._experiments[name]
 
     def trace_ids(self, experiment: str) -> Iterator[str]:
-        """The request ids (no `tr-`) of all finished traces, oldest first, each once.
+        """The request ids (no `tr-`) of all finished traces, as `traces` has them; none where there is no experiment."""
+        with contextlib.suppress(LookupError):
+            for page in self.traces(experiment):
+                yield from (trace.trace_id.removeprefix(TRACE_PREFIX) for trace in page)
+
+    def traces(self, experiment: str, since: int = 0) -> Iterator[list[Logged]]:
+        """All finished traces that started at `since` (ms) or later, oldest first, each once, in pages.
 
         Pages by start time and id, never by a growing offset, so traces that arrive meanwhile neither hide one nor
-        show one twice; one that arrives with an older start time than the page being read is not seen.
+        show one twice; one that arrives with an older start time than the page being read is not seen. Raises `LookupError`
+        where there is no such experiment.
         """
-        try:
-            locations = [self.experiment_id(experiment, create=False)]
-        except LookupError:
-            return
-        since, seen = 0, set[str]()
+        locations = [self.experiment_id(experiment, create=False)]
+        seen = set[str]()
         while True:
             fresh, last = self._page(locations, since, seen)
-            yield from (trace.removeprefix(TRACE_PREFIX) for trace in fresh)
+            yield fresh
             if last is None:
                 return
             since = last
@@ -163,14 +178,14 @@ class Tracking:
                 raise
             return self._find(client, name, create=False)
 
-    def _page(self, locations: list[str], since: int, seen: set[str]) -> tuple[list[str], int | None]:
-        """The trace ids that start at `since` (ms) or later and are not in `seen`, and where the next page starts.
+    def _page(self, locations: list[str], since: int, seen: set[str]) -> tuple[list[Logged], int | None]:
+        """The traces that start at `since` (ms) or later and are not in `seen`, and where the next page starts.
 
         `seen` is left holding the ids of the last millisecond. Only a millisecond with more traces than a page needs the
         server's own page token (an offset): then it is followed until time moves on.
         """
         token: str | None = None
-        fresh: list[str] = []
+        fresh: list[Logged] = []
         while True:
             with self.speaking() as client:
                 page = client.search_traces(
@@ -181,15 +196,19 @@ class Tracking:
                     page_token=token,
                     include_spans=False,
                 )
-            infos = [(int(trace.info.request_time), str(trace.info.trace_id)) for trace in page]
-            fresh += [name for _, name in infos if name not in seen]
+            infos = [_logged(trace.info) for trace in page]
+            fresh += [info for info in infos if info.trace_id not in seen]
             token = page.token
-            last = infos[-1][0] if infos else since
+            last = infos[-1].at if infos else since
             if token is None:
                 return fresh, None
-            at_last = {name for time, name in infos if time == last}
+            at_last = {info.trace_id for info in infos if info.at == last}
             if last > since:
                 seen.clear()
                 seen |= at_last
                 return fresh, last
             seen |= at_last
+
+
+def _logged(info: "TraceInfo") -> Logged:
+    return Logged(str(info.trace_id), int(info.request_time), dict(info.tags), dict(info.trace_metadata))

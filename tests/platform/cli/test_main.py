@@ -14,7 +14,7 @@ COMMANDS = (
     *("up", "demo", "serve", "model", "encoder", "ship", "schedule", "evaluate", "dashboard", "verify", "doctor", "config"),
     *("compare", "gate"),
 )
-GROUPS = ("dataset", "experiment", "release")
+GROUPS = ("dataset", "experiment", "import", "release")
 """Commands that have commands."""
 RELEASE = tuple(f"release {name}" for name in ("list", "register", "show", "diff", "promote", "rollback"))
 NEEDY = ("evaluate", "compare")
