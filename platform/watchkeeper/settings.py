@@ -205,6 +205,14 @@ class Guards(Section):
     streaming: Literal["hold", "window", "audit"] = "window"
 
 
+class Sampling(Section):
+    """Of which requests MLflow gets a trace: of all that failed, that a guard did not let pass or that took `slow_ms` or
+    more, and of this `share` of the rest. The lake gets all."""
+
+    share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    slow_ms: Annotated[float, Field(gt=0)] = 10_000
+
+
 class Mlflow(Section):
     """`prompt`: the name of the MLflow prompt whose versions are the releases."""
 
@@ -212,6 +220,7 @@ class Mlflow(Section):
     experiment: Annotated[str, Field(min_length=1)] = "watchkeeper"
     prompt: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")] = "watchkeeper"
     start: bool = True
+    sampling: Sampling = Sampling()
 
 
 class Lake(Section):

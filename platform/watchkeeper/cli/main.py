@@ -91,17 +91,26 @@ def encoder(config: Config = None, data: Data = None) -> None:
 @app.command(rich_help_panel=ONE_PROCESS, epilog=example("watchkeeper ship --once"))
 def ship(
     once: Annotated[bool, typer.Option("--once", help="Deliver what is there, then end.")] = False,
+    dead_letters: Annotated[bool, typer.Option("--dead-letters", help="Send what was refused again, then end.")] = False,
     config: Config = None,
     data: Data = None,
+    as_json: Json = False,
 ) -> None:
-    """The shipper: from the spool to MLflow and the lake."""
+    """The shipper: from the spool to MLflow and the lake. --dead-letters, also while it runs: 1 when any letter is left."""
     import threading
 
+    settings = output.settings(config, data)
+    if dead_letters:
+        from watchkeeper.cli.letters import run
+
+        raise typer.Exit(run(settings, as_json=as_json))
+    if as_json:
+        raise output.WrongUse("--json is for --dead-letters: the shipper itself says how it is in shipper.json")
     from watchkeeper.telemetry.shipper import ship as deliver
 
     stop = threading.Event()
     output.on_termination(stop.set)
-    raise typer.Exit(deliver(output.settings(config, data), once=once, stop=stop))
+    raise typer.Exit(deliver(settings, once=once, stop=stop))
 
 
 @app.command(rich_help_panel=ONE_PROCESS, epilog=example("watchkeeper schedule --once"))

@@ -60,6 +60,12 @@ class Deliveries:
         with self._lock, transaction(self._database):
             self._add_sampled_out(request_ids)
 
+    def spared(self, request_ids: Iterable[str]) -> set[str]:
+        """Those of some ids that are noted as sampled out."""
+        sql = "SELECT 1 FROM sampled_out WHERE request_id = ?"
+        with self._lock:
+            return {name for name in request_ids if self._database.execute(sql, (bytes.fromhex(name),)).fetchone()}
+
     def sampled_out(self) -> set[str]:
         """The ids noted by `note_sampled_out` and `advance`."""
         with self._lock:

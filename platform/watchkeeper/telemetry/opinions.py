@@ -22,7 +22,7 @@ REFUSED: Final = "watchkeeper.refused"
 NOBODY: Final = "anonymous"
 """MLflow wants to know of whom a person's assessment is."""
 
-UNKNOWN: Final = "MLflow has no trace of its request, and no record of it waits in the spool"
+UNKNOWN: Final = "MLflow has no trace of its request, and none came within a day"
 
 Said = tuple[Row, Feedback]
 

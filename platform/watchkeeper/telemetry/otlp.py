@@ -135,7 +135,7 @@ def _root(record: Record) -> dict[str, Value]:
 
 def _stage(record: Record, stage: Stage) -> dict[str, Value]:
     attributes: dict[str, Value] = {"mlflow.spanType": SPAN_TYPES[stage.name], "watchkeeper.stage.status": stage.status}
-    attributes |= {f"watchkeeper.{key}": value for key, value in stage.attributes.items()}
+    attributes |= {f"watchkeeper.{_text(key)}": value for key, value in stage.attributes.items()}
     if stage.name == "generate":
         attributes |= _generate(record, stage)
     elif stage.name == "ground":
@@ -147,9 +147,9 @@ def _stage(record: Record, stage: Stage) -> dict[str, Value]:
 
 def _generate(record: Record, stage: Stage) -> dict[str, Value]:
     usage = {
-        "input_tokens": record.input_tokens,
-        "output_tokens": record.output_tokens,
-        "total_tokens": record.input_tokens + record.output_tokens,
+        "input_tokens": _integer(record.input_tokens),
+        "output_tokens": _integer(record.output_tokens),
+        "total_tokens": _integer(record.input_tokens + record.output_tokens),
     }
     # The record knows what the call cost, not how that divides into input and output. Without a cost MLflow would look the
     # model's name up in a price list.
@@ -216,7 +216,7 @@ def _document(source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _attributes(attributes: Mapping[str, Value]) -> list[KeyValue]:
-    return [KeyValue(key=_text(key), value=_any(value)) for key, value in attributes.items() if value is not None]
+    return [KeyValue(key=key, value=_any(value)) for key, value in attributes.items() if value is not None]
 
 
 def _any(value: str | int | float | bool | Sequence[str]) -> AnyValue:
@@ -233,8 +233,12 @@ def _any(value: str | int | float | bool | Sequence[str]) -> AnyValue:
 
 
 def _json(value: Any) -> str:
-    """JSON in which no string holds what `_text` takes out, escaped or not."""
-    return msgspec.json.encode(_clean(value)).decode()
+    """JSON in which no string holds what `_text` takes out, escaped or not. Only what needs it is taken apart."""
+    try:
+        text = msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_clean(value)).decode()
+    return text if "\\u0000" not in text else msgspec.json.encode(_clean(value)).decode()
 
 
 def _clean(value: Any) -> Any:
@@ -251,6 +255,8 @@ def _text(value: str) -> str:
     """`value` with U+FFFD for NUL, which PostgreSQL refuses, and for lone surrogates, which UTF-8 and protobuf do."""
     if "\0" in value:
         value = value.replace("\0", "\ufffd")
+    if value.isascii():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -20,12 +20,16 @@ import msgspec
 
 from watchkeeper.lake.lake import Lake
 from watchkeeper.lake.upkeep import tidy
+from watchkeeper.record import Record
 from watchkeeper.settings import Settings
 from watchkeeper.telemetry.dead_letters import DeadLetters
 from watchkeeper.telemetry.deliveries import Deliveries
+from watchkeeper.telemetry.mlflow_sink import MlflowSink
+from watchkeeper.telemetry.pace import Pace
 from watchkeeper.telemetry.publisher import Publisher, PublisherStatus
+from watchkeeper.telemetry.sampling import keeps
 from watchkeeper.telemetry.segment import Found, Segment, SegmentUnreadable, adopt, lock, segments
-from watchkeeper.telemetry.sinks import LAKE, MLFLOW, Dropped, LakeSink, MlflowSink, Sink
+from watchkeeper.telemetry.sinks import LAKE, MLFLOW, Dropped, LakeSink, Sink
 from watchkeeper.tracking import Tracking
 from watchkeeper.tracking.prompts import Releases
 
@@ -45,22 +49,27 @@ _log = logging.getLogger(__name__)
 
 class SinkStatus(msgspec.Struct, frozen=True):
     """`delivered`: records and feedback since this shipper started; `lag_s`: age of the oldest that the sink does not
-    have."""
+    have. `per_s`: delivered a second in the last minute; `done_in_s`: when nothing is pending any more, at the pace of that
+    minute, 0 when nothing is; None where it is not known, or the sink falls behind."""
 
     delivered: int
     pending: int
     lag_s: float | None
     error: str | None
+    per_s: float | None = None
+    done_in_s: float | None = None
 
 
 class ShipperStatus(msgspec.Struct, frozen=True):
-    """What `shipper.json` holds. `at`, `started_at`: µs. `releases`: None where this shipper publishes none."""
+    """What `shipper.json` holds. `at`, `started_at`: µs. `waiting`: feedback whose trace is still to come. `releases`: None
+    where this shipper publishes none."""
 
     at: int
     started_at: int
     sinks: dict[str, SinkStatus]
     dead_lettered: int
     unreadable: dict[str, str]
+    waiting: int = 0
     releases: PublisherStatus | None = None
 
 
@@ -78,6 +87,7 @@ class Feed:
         self.error: str | None = None
         self.positions: dict[str, int] = {}
         self.unreadable: dict[str, str] = {}
+        self.pace = Pace()
         self._spool = spool
         self._stop = stop
         self._rng = rng
@@ -101,7 +111,7 @@ class Feed:
                 self._pause(self.sink.linger_s)
 
     def _round(self) -> bool:
-        """One batch of every segment. Whether some batch was full, so that it is not worth waiting for more."""
+        """One batch of every segment. Whether some segment has more, so that it is not worth waiting for it."""
         full = False
         unreadable: dict[str, str] = {}
         for segment in segments(self._spool).segments:
@@ -111,14 +121,15 @@ class Feed:
                 if self.sink.position(segment) < segment.last:
                     count = self.sink.step(segment)
                     self.delivered += count
-                    full = full or count >= self.sink.limit
                 self.positions[segment.uid] = self.sink.position(segment)
+                full = full or self.positions[segment.uid] < segment.last
             except SegmentUnreadable as error:
                 unreadable[str(segment.path)] = str(error)
             except FileNotFoundError:
                 if segment.path.exists():
                     raise
         self.unreadable = unreadable
+        self.sink.tend()
         return full
 
     def _reached(self, goal: Sequence[Segment]) -> bool:
@@ -260,6 +271,7 @@ class Shipper:
             sinks={feed.sink.name: _status(feed, found.segments, now) for feed in self.feeds},
             dead_lettered=self._dead.count(),
             unreadable=unreadable,
+            waiting=self._dead.waiting(),
             releases=self._publisher.status if self._publisher else None,
         )
         draft = self._data / f"{STATUS}.new"
@@ -276,7 +288,9 @@ def _status(feed: Feed, found: Sequence[Segment], now: float) -> SinkStatus:
         if position < segment.last and oldest is None:
             with contextlib.suppress(SegmentUnreadable, FileNotFoundError):
                 oldest = next((row.received_at for row in segment.rows(position, limit=1)), None)
-    return SinkStatus(feed.delivered, pending, None if oldest is None else max(0.0, now - oldest / 1e6), feed.error)
+    feed.pace.look(now, feed.delivered, pending)
+    lag_s = None if oldest is None else max(0.0, now - oldest / 1e6)
+    return SinkStatus(feed.delivered, pending, lag_s, feed.error, feed.pace.per_s, feed.pace.done_in_s)
 
 
 def ship(settings: Settings, *, once: bool, stop: threading.Event) -> int:
@@ -295,13 +309,10 @@ def ship(settings: Settings, *, once: bool, stop: threading.Event) -> int:
             return 0
         held = lock(settings.data / LOCK)
     deliveries, dead = Deliveries(settings.data), DeadLetters(settings.data)
-    lake = Lake(settings.lake_uri, settings.lake.storage_options)
-
-    def experiment_id() -> str:
-        return Tracking(settings.mlflow.uri).experiment_id(settings.mlflow.experiment)
-
+    lake = lake_of(settings)
+    policy, spool = settings.mlflow.sampling, settings.spool_folder
     sinks: list[Sink] = [
-        MlflowSink(settings.mlflow.uri, experiment_id, deliveries, Dropped(dead, MLFLOW)),
+        mlflow_of(settings, deliveries, Dropped(dead, MLFLOW), keeps=lambda record: keeps(policy, record), spool=spool),
         LakeSink(lake, Dropped(dead, LAKE)),
     ]
     publisher = Publisher(Releases(Tracking(settings.mlflow.uri), settings.mlflow.prompt), settings.data, stop)
@@ -313,3 +324,23 @@ def ship(settings: Settings, *, once: bool, stop: threading.Event) -> int:
             deliveries.close()
             dead.close()
             os.close(held)
+
+
+def lake_of(settings: Settings) -> Lake:
+    return Lake(settings.lake_uri, settings.lake.storage_options)
+
+
+def mlflow_of(
+    settings: Settings,
+    deliveries: Deliveries,
+    dropped: Dropped,
+    *,
+    keeps: Callable[[Record], bool] = lambda record: True,
+    spool: Path | None = None,
+) -> MlflowSink:
+    """The sink for the experiment of the settings, which is made where there is none."""
+
+    def experiment_id() -> str:
+        return Tracking(settings.mlflow.uri).experiment_id(settings.mlflow.experiment)
+
+    return MlflowSink(settings.mlflow.uri, experiment_id, deliveries, dropped, keeps=keeps, spool=spool)

@@ -24,12 +24,16 @@ NOON = 1_790_000_000_000_000
 @dataclass
 class FakeMlflow:
     """`traces`: what it keeps, by request id, each the texts in it. `answer`: given the traces of a request, the HTTP
-    status; anything but 200 keeps nothing. `assessments`: by request id, as they came; `judge`: given one, the status."""
+    status; anything but 200 keeps nothing. `kind`, `reply`: what it then says. `experiment`: its id. `assessments`: by
+    request id, as they came; `judge`: given one, the status."""
 
     url: str = ""
     traces: dict[str, str] = field(default_factory=dict)
     batches: list[int] = field(default_factory=list)
     answer: Callable[[dict[str, str]], int] = field(default=lambda traces: 200)
+    kind: str = "application/json"
+    reply: bytes = b"{}"
+    experiment: str = "7"
     assessments: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     judge: Callable[[dict[str, Any]], int] = field(default=lambda assessment: 200)
 
@@ -75,13 +79,17 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.endswith("/assessments"):
             name = self.path.split("/")[-2].removeprefix("tr-")
             return self._json(*self.server.mlflow.assess(name, json.loads(body)["assessment"]))
-        assert self.headers["x-mlflow-experiment-id"] == "7"
-        return self._json(self.server.mlflow.take(body), {})
+        mlflow = self.server.mlflow
+        assert self.headers["x-mlflow-experiment-id"] == mlflow.experiment
+        status = mlflow.take(body)
+        return self._answer(status, mlflow.kind, mlflow.reply)
 
     def _json(self, status: int, body: dict[str, Any]) -> None:
-        data = json.dumps(body).encode()
+        self._answer(status, "application/json", json.dumps(body).encode())
+
+    def _answer(self, status: int, kind: str, data: bytes) -> None:
         self.send_response(status)
-        self.send_header("content-type", "application/json")
+        self.send_header("content-type", kind)
         self.send_header("content-length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)

@@ -14,9 +14,10 @@ from watchkeeper.feedback import Feedback
 from watchkeeper.record import Record
 from watchkeeper.telemetry.dead_letters import DeadLetters
 from watchkeeper.telemetry.deliveries import Deliveries
+from watchkeeper.telemetry.mlflow_sink import MlflowSink
 from watchkeeper.telemetry.segment import segments
 from watchkeeper.telemetry.shipper import Feed
-from watchkeeper.telemetry.sinks import Dropped, MlflowSink, SinkUnavailable
+from watchkeeper.telemetry.sinks import Dropped, SinkUnavailable
 from watchkeeper.telemetry.spool import Spool
 from watchkeeper.tracking import TrackingUnavailable
 
@@ -30,11 +31,27 @@ NOWHERE = "0d" * 16
 
 
 @pytest.fixture
-def sink(tmp_path: Path, dead: DeadLetters, fake_mlflow: FakeMlflow, deliveries: Deliveries) -> Callable[..., MlflowSink]:
+def now() -> list[float]:
+    """What the sinks' clock says, in seconds."""
+    return [1000.0]
+
+
+@pytest.fixture
+def sink(
+    tmp_path: Path, dead: DeadLetters, fake_mlflow: FakeMlflow, deliveries: Deliveries, now: list[float]
+) -> Callable[..., MlflowSink]:
     """A sink as a shipper that was just started has it."""
-    return lambda **options: MlflowSink(
-        fake_mlflow.url, lambda: "7", deliveries, Dropped(dead, "mlflow", lambda: 5.0), **options
-    )
+
+    def clock() -> float:
+        return now[0]
+
+    def make(**options: Any) -> MlflowSink:
+        dropped = Dropped(dead, "mlflow", clock)
+        return MlflowSink(
+            fake_mlflow.url, lambda: "7", deliveries, dropped, spool=tmp_path / "spool", clock=clock, **options
+        )
+
+    return make
 
 
 def spooled(folder: Path, rows: Sequence[Record | Feedback], worker: str = "w0") -> None:
@@ -117,14 +134,16 @@ def test_feedback_that_comes_before_its_record_waits_for_no_other_segment(
     about_own = make_feedback(one.request_id)
     spooled(tmp_path, [about_other, about_own, make_record(), one], "w0")
     spooled(tmp_path, [about_one, make_record(), make_record(), other], "w1")
-    drain(sink(limit=limit), tmp_path)
+    mlflow = sink(limit=limit)
+    drain(mlflow, tmp_path)
+    mlflow.tend()
     assert kept(fake_mlflow, other.request_id) == [about_other.feedback_id]
     assert sorted(kept(fake_mlflow, one.request_id)) == sorted([about_one.feedback_id, about_own.feedback_id])
     assert len(fake_mlflow.traces) == 5
     assert list(dead) == []
 
 
-async def test_feedback_on_a_request_under_way_waits_and_holds_up_no_other_segment(
+async def test_feedback_on_a_request_under_way_holds_up_nothing_and_comes_with_its_record(
     tmp_path: Path,
     dead: DeadLetters,
     fake_mlflow: FakeMlflow,
@@ -133,45 +152,76 @@ async def test_feedback_on_a_request_under_way_waits_and_holds_up_no_other_segme
     make_feedback: Say,
     wait_for: Any,
 ) -> None:
-    slow, fast, elsewhere = make_record(), make_record(), make_record()
-    spool, neighbour = Spool.open(tmp_path / "spool", "w0"), Spool.open(tmp_path / "spool", "w1")
+    slow, fast, behind = make_record(), make_record(), make_record()
+    spool = Spool.open(tmp_path / "spool", "w0")
     spool.accept(slow.request_id, slow.received_at)
-    await spool.append(fast)
     early = make_feedback(slow.request_id)
-    await spool.append(early)
-    await neighbour.append(elsewhere)
+    for row in (fast, early, behind):
+        await spool.append(row)
     stop = threading.Event()
     feed = Feed(sink(), tmp_path / "spool", stop, rng=random.Random(1), pause=lambda seconds: stop.wait(0.01))
-    thread = threading.Thread(target=feed.run, args=(segments(tmp_path / "spool").segments,), daemon=True)
+    thread = threading.Thread(target=feed.run, args=(None,), daemon=True)
     thread.start()
     await asyncio.to_thread(wait_for, lambda: len(fake_mlflow.traces) == 2, what="what need not wait", within_s=20)
-    await asyncio.sleep(0.3)
-    assert fake_mlflow.traces.keys() == {fast.request_id, elsewhere.request_id}
-    assert thread.is_alive()
-    assert feed.error is None
-    assert feed.delivered == 2, "it waits, and does not spin"
+    await asyncio.to_thread(wait_for, lambda: dead.waiting() == 1, what="feedback set aside")
+    assert (feed.error, feed.delivered, dead.count()) == (None, 3, 0)
     await spool.append(slow)
+    await asyncio.to_thread(wait_for, lambda: kept(fake_mlflow, slow.request_id), what="the assessment")
+    stop.set()
     await asyncio.to_thread(thread.join, 20)
     assert kept(fake_mlflow, slow.request_id) == [early.feedback_id]
     assert list(dead) == []
     await spool.close()
-    await neighbour.close()
 
 
-def test_feedback_on_what_nobody_knows_is_put_aside_with_the_reason(
-    tmp_path: Path, dead: DeadLetters, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say
+def test_feedback_that_crosses_hosts_waits_for_the_other_hosts_shipper(
+    tmp_path: Path, dead: DeadLetters, fake_mlflow: FakeMlflow, sink: Any, now: Any, make_record: Make, make_feedback: Say
+) -> None:
+    elsewhere = make_record()
+    said = [make_feedback(elsewhere.request_id, comment=str(number)) for number in range(3)]
+    spooled(tmp_path, said)
+    here = sink()
+    drain(here, tmp_path)
+    asked: list[float] = []
+    infos = fake_mlflow.infos
+
+    def counted(body: dict[str, Any]) -> Any:
+        asked.append(now[0])
+        return infos(body)
+
+    fake_mlflow.infos = counted
+    for _ in range(3600):
+        now[0] += 1
+        here.tend()
+    assert 5 < len(asked) < 40, "ever more seldom, and all in one question"
+    assert (dead.waiting(), dead.count()) == (3, 0)
+    fake_mlflow.traces[elsewhere.request_id] = "from the other host"
+    now[0] += 600
+    sink().tend()
+    assert sorted(kept(fake_mlflow, elsewhere.request_id)) == sorted(one.feedback_id for one in said)
+    assert list(dead) == []
+
+
+def test_feedback_on_what_nobody_knows_is_put_aside_after_a_day_with_the_reason(
+    tmp_path: Path, dead: DeadLetters, fake_mlflow: FakeMlflow, sink: Any, now: Any, make_record: Make, make_feedback: Say
 ) -> None:
     record, lost = make_record(), make_feedback(NOWHERE)
     spooled(tmp_path, [lost, record, make_feedback(record.request_id)])
-    drain(sink(), tmp_path)
+    mlflow = sink()
+    drain(mlflow, tmp_path)
+    assert (dead.count(), dead.waiting()) == (0, 1)
+    now[0] += 86_500
+    mlflow.tend()
     (letter,) = dead
     assert (letter.kind, letter.request_id, feedback.decode(letter.body)) == ("feedback", NOWHERE, lost)
-    assert letter.reason == "MLflow has no trace of its request, and no record of it waits in the spool"
+    assert letter.reason == "MLflow has no trace of its request, and none came within a day"
+    assert letter.due is None
+    assert (dead.count(), dead.waiting()) == (1, 0)
     assert len(kept(fake_mlflow, record.request_id)) == 1
 
 
 def test_feedback_on_a_deleted_trace_brings_it_not_back(
-    tmp_path: Path, dead: DeadLetters, fake_mlflow: FakeMlflow, sink: Any, make_record: Make, make_feedback: Say
+    tmp_path: Path, dead: DeadLetters, fake_mlflow: FakeMlflow, sink: Any, now: Any, make_record: Make, make_feedback: Say
 ) -> None:
     erased = make_record()
     spooled(tmp_path, [erased, make_feedback(erased.request_id)])
@@ -180,8 +230,31 @@ def test_feedback_on_a_deleted_trace_brings_it_not_back(
     one.step(segment)
     del fake_mlflow.traces[erased.request_id]
     drain(one, tmp_path)
+    now[0] += 86_500
+    one.tend()
     assert fake_mlflow.traces == {}
-    assert [letter.kind for letter in dead] == ["feedback"]
+    assert [(letter.kind, letter.due) for letter in dead] == [("feedback", None)]
+
+
+def test_feedback_on_a_spared_request_brings_its_trace_while_the_spool_has_it(
+    tmp_path: Path, dead: DeadLetters, fake_mlflow: FakeMlflow, sink: Any, now: Any, make_record: Make, make_feedback: Say
+) -> None:
+    together, early, late, gone = (make_record() for _ in range(4))
+    spooled(tmp_path, [together, make_feedback(together.request_id), early, make_record()], "w0")
+    mlflow = sink(keeps=lambda record: False)
+    drain(mlflow, tmp_path)
+    assert fake_mlflow.traces.keys() == {together.request_id}, "nobody said anything of the others"
+    said = [make_feedback(early.request_id), make_feedback(late.request_id), make_feedback(gone.request_id)]
+    spooled(tmp_path, [*said, late], "w1")
+    spooled(tmp_path, [gone], "w2")
+    drain(mlflow, tmp_path)
+    (last,) = (segment for segment in segments(tmp_path / "spool").segments if segment.worker == "w2")
+    last.remove()
+    now[0] += 3
+    mlflow.tend()
+    assert fake_mlflow.traces.keys() == {together.request_id, early.request_id, late.request_id}
+    assert [kept(fake_mlflow, one.request_id) for one in said] == [[said[0].feedback_id], [said[1].feedback_id], []]
+    assert list(dead) == [], "feedback on what MLflow is spared stands in the lake"
 
 
 def test_feedback_on_a_record_that_was_refused_ends_too(
@@ -189,15 +262,20 @@ def test_feedback_on_a_record_that_was_refused_ends_too(
     dead: DeadLetters,
     fake_mlflow: FakeMlflow,
     sink: Any,
+    now: Any,
     make_record: Make,
     make_feedback: Say,
     monkeypatch: Any,
 ) -> None:
-    monkeypatch.setattr("watchkeeper.telemetry.sinks.export_request", lambda records: 1 / 0)
+    monkeypatch.setattr("watchkeeper.telemetry.mlflow_sink.export_request", lambda records: 1 / 0)
     record = make_record()
     spooled(tmp_path, [make_feedback(record.request_id), record])
-    drain(sink(), tmp_path)
-    assert sorted(letter.kind for letter in dead) == ["feedback", "record"]
+    mlflow = sink()
+    drain(mlflow, tmp_path)
+    now[0] += 86_500
+    mlflow.tend()
+    assert sorted((letter.kind, letter.due) for letter in dead) == [("feedback", None), ("record", None)]
+    assert "ZeroDivisionError in <lambda>" in next(letter.reason for letter in dead if letter.kind == "record")
 
 
 @pytest.mark.parametrize("status", [400, 422, 500])

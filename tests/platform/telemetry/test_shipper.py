@@ -25,9 +25,10 @@ from watchkeeper.settings import Mlflow, Settings
 from watchkeeper.telemetry.dead_letters import DeadLetters
 from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.ledger import verify
-from watchkeeper.telemetry.segment import Segment, adopt, segments
+from watchkeeper.telemetry.mlflow_sink import MlflowSink
+from watchkeeper.telemetry.segment import adopt, segments
 from watchkeeper.telemetry.shipper import Feed, Shipper, ShipperStatus, ship
-from watchkeeper.telemetry.sinks import Dropped, LakeSink, MlflowSink, Sink
+from watchkeeper.telemetry.sinks import Dropped, LakeSink, Sink, Tray
 from watchkeeper.telemetry.spool import Spool
 from watchkeeper.tracking import server_command
 
@@ -296,10 +297,13 @@ def test_once_that_is_stopped_says_so(
 class Away:
     name, limit, linger_s = "away", 10, 0.0
 
-    def position(self, segment: Segment) -> int:
+    def position(self, tray: Tray) -> int:
         raise ConnectionError("nobody there")
 
-    def step(self, segment: Segment) -> int:
+    def step(self, tray: Tray) -> int:
+        raise AssertionError("never reached")
+
+    def tend(self) -> None:
         raise AssertionError("never reached")
 
 

@@ -1,4 +1,4 @@
-"""The sinks: every record once, a poisoned one aside and alone, and an outage never taken for poison."""
+"""The lake as a sink: every record once in every table, and one that makes no rows aside and alone."""
 
 import asyncio
 import contextlib
@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 
 from watchkeeper.feedback import Feedback
 from watchkeeper.lake.lake import Lake, LakeUnavailable
-from watchkeeper.record import Record, decode, encode
+from watchkeeper.record import Record
 from watchkeeper.telemetry.dead_letters import DeadLetters
-from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.segment import Segment, segments
-from watchkeeper.telemetry.sinks import Dropped, LakeSink, MlflowSink, SinkUnavailable
+from watchkeeper.telemetry.sinks import Dropped, LakeSink
 from watchkeeper.telemetry.spool import Spool
 
 Make = Callable[..., Record]
@@ -38,98 +37,11 @@ def spooled(folder: Path, records: Sequence[Record | Feedback]) -> Segment:
     return segment
 
 
-def mlflow_sink(dead: DeadLetters, mlflow: FakeMlflow, deliveries: Deliveries, **options: int) -> MlflowSink:
-    return MlflowSink(mlflow.url, lambda: "7", deliveries, Dropped(dead, "mlflow", lambda: 5.0), **options)
-
-
-def drain(sink: MlflowSink | LakeSink, segment: Segment) -> int:
+def drain(sink: LakeSink, segment: Segment) -> int:
     steps = 0
     while sink.step(segment):
         steps += 1
     return steps
-
-
-def test_mlflow_gets_all_in_batches_and_the_next_start_goes_on_from_there(
-    tmp_path: Path, fake_mlflow: FakeMlflow, deliveries: Deliveries, dead: DeadLetters, make_record: Make
-) -> None:
-    segment = spooled(tmp_path, [make_record() for _ in range(25)])
-    sink = mlflow_sink(dead, fake_mlflow, deliveries, limit=10)
-    assert sink.step(segment) == 10
-    assert drain(mlflow_sink(dead, fake_mlflow, deliveries, limit=10), segment) == 2
-    assert fake_mlflow.batches == [10, 10, 5]
-    assert len(fake_mlflow.traces) == 25
-
-
-@pytest.mark.parametrize("status", [400, 413, 422, 500])
-def test_poisoned_records_are_found_and_put_aside_and_all_others_delivered(
-    tmp_path: Path, dead: DeadLetters, fake_mlflow: FakeMlflow, deliveries: Deliveries, make_record: Make, status: int
-) -> None:
-    records = [make_record(output_text="POISON" if number in (3, 17) else "fine") for number in range(40)]
-    segment = spooled(tmp_path, records)
-    fake_mlflow.answer = lambda traces: status if any("POISON" in text for text in traces.values()) else 200
-    drain(mlflow_sink(dead, fake_mlflow, deliveries), segment)
-    letters = list(dead)
-    assert [decode(letter.body) for letter in letters] == [records[3], records[17]], "kept whole"
-    assert all(f"HTTP {status}" in letter.reason and letter.at == 5_000_000 for letter in letters)
-    assert len(fake_mlflow.traces) == 40
-    assert "refused_by_mlflow" in fake_mlflow.traces[records[3].request_id], "the UI says what became of it"
-    assert len(fake_mlflow.batches) < 40
-    assert drain(mlflow_sink(dead, fake_mlflow, deliveries), segment) == 0
-
-
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 422, 429, 500, 503])
-def test_a_server_that_refuses_everything_poisons_nothing(
-    tmp_path: Path, dead: DeadLetters, fake_mlflow: FakeMlflow, deliveries: Deliveries, make_record: Make, status: int
-) -> None:
-    segment = spooled(tmp_path, [make_record() for _ in range(8)])
-    sink = mlflow_sink(dead, fake_mlflow, deliveries)
-    fake_mlflow.answer = lambda traces: status
-    for _ in range(2):
-        with pytest.raises(SinkUnavailable):
-            sink.step(segment)
-    assert list(dead) == []
-    assert sink.position(segment) == 0
-    fake_mlflow.answer = lambda traces: 200
-    assert drain(sink, segment) == 1
-    assert len(fake_mlflow.traces) == 8
-
-
-def test_a_server_that_is_away_is_an_outage_and_the_experiment_is_looked_up_again(
-    tmp_path: Path, dead: DeadLetters, fake_mlflow: FakeMlflow, deliveries: Deliveries, make_record: Make
-) -> None:
-    asked: list[str] = []
-
-    def experiment_id() -> str:
-        asked.append("7")
-        return "7"
-
-    segment = spooled(tmp_path, [make_record()])
-    sink = MlflowSink(fake_mlflow.url, experiment_id, deliveries, Dropped(dead, "mlflow"))
-    away = MlflowSink("http://127.0.0.1:9", experiment_id, deliveries, Dropped(dead, "mlflow"))
-    for _ in range(2):
-        with pytest.raises(SinkUnavailable):
-            away.step(segment)
-    assert len(asked) == 2
-    assert sink.step(segment) == 1
-
-
-def test_what_is_no_record_is_put_aside_by_each_sink(
-    tmp_path: Path,
-    dead: DeadLetters,
-    fake_mlflow: FakeMlflow,
-    deliveries: Deliveries,
-    make_record: Make,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    good = make_record()
-    monkeypatch.setattr("watchkeeper.telemetry.spool._body", lambda record: encode(record) if record is good else b"\xc1")
-    segment = spooled(tmp_path, [make_record(), good])
-    drain(mlflow_sink(dead, fake_mlflow, deliveries), segment)
-    lake = Lake(str(tmp_path / "lake"))
-    drain(LakeSink(lake, Dropped(dead, "lake")), segment)
-    assert [(letter.sink, letter.sequence) for letter in dead] == [("mlflow", 1), ("lake", 1)]
-    assert list(fake_mlflow.traces) == [good.request_id]
-    assert lake.query("SELECT request_id FROM interactions").column(0).to_pylist() == [good.request_id]
 
 
 def counted(lake: Lake) -> tuple[Counter[str], int]:
