@@ -32,6 +32,8 @@ from watchkeeper import cron as crontab
 FILE_NAME = "watchkeeper.toml"
 PREFIX = "WATCHKEEPER_"
 _DURATION = re.compile(r"^(\d+)(s|m|h|d)$")
+MIN_SPOOL_BYTES = 16_000_000
+"""Less would be the logs of a few idle workers."""
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -110,12 +112,16 @@ class Section(BaseModel):
 
 
 class Gateway(Section):
+    """`durability`: an answer outlives the process's death, or also the machine's. `max_spool_bytes`: what the files of all
+    workers may come to; near it, requests are refused until the shipper has made room."""
+
     host: str = "127.0.0.1"
     port: Port = 8080
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     durability: Literal["process", "power"] = "process"
     max_body_bytes: Annotated[int, Field(ge=1_000)] = 2_000_000
     max_in_flight: Annotated[int, Field(ge=1)] = 256
+    max_spool_bytes: Annotated[int, Field(ge=MIN_SPOOL_BYTES)] = 4_000_000_000
 
     @property
     def url(self) -> str:

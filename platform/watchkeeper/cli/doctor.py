@@ -1,5 +1,6 @@
 """`watchkeeper doctor`: looks at every part of this set-up and says, in a line each, what is wrong and what to do."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -108,18 +109,63 @@ def _answers(part: str, url: str) -> Finding:
 
 
 def _spool(settings: Settings) -> Iterator[Finding]:
+    from watchkeeper.telemetry.depth import depth
+    from watchkeeper.telemetry.room import megabytes
+
+    try:
+        found = depth(settings.data, settings.spool_folder, settings.gateway.max_spool_bytes, time.time)
+    except OSError as error:
+        yield Finding("spool", "bad", f"{settings.spool_folder}: {error.strerror}", "check the data folder and its disk")
+        return
+    room = found.room
+    detail = f"{found.rows} rows, {megabytes(room.used)} of {megabytes(room.limit)}"
+    if found.oldest_s is not None:
+        detail += f"; the oldest is {_age(found.oldest_s)} old"
+    if room.lack is None:
+        yield Finding("spool", "good", detail)
+    else:
+        advice = "requests are refused (503) until the shipper has made room: see what holds it up below, "
+        advice += "or free space on the disk" if room.left_on_disk <= 0 else "or raise gateway.max_spool_bytes"
+        yield Finding("spool", "bad", f"full: {room.lack}; {detail}", advice)
+    for path, why in found.unreadable.items():
+        yield Finding("spool", "bad", f"{path}: {why}", "keep the file; everything else is delivered as ever")
+
+
+def _shipper(settings: Settings) -> Iterator[Finding]:
     from watchkeeper.lake.lake import LakeUnavailable
+    from watchkeeper.telemetry.depth import SILENT_S, depth
     from watchkeeper.telemetry.ledger import pending
 
     try:
-        waiting, unreadable = pending(settings)
+        waiting, _ = pending(settings)
     except LakeUnavailable as error:
         yield Finding("lake", "bad", str(error), "check lake.uri")
         return
+    found = depth(settings.data, settings.spool_folder, settings.gateway.max_spool_bytes, time.time)
     detail = ", ".join(f"{count} wait for {sink}" for sink, count in waiting.items())
-    yield Finding("spool", "good", detail or "empty")
-    for path in unreadable:
-        yield Finding("spool", "bad", f"{path} cannot be read", "keep the file and report it; what is whole was delivered")
+    if found.said_s is None:
+        yield Finding("shipper", "off", f"it never ran on this data folder; {detail}", "watchkeeper up")
+        return
+    if found.said_s > SILENT_S:
+        detail = f"its last report is {_age(found.said_s)} old; {detail}"
+        yield Finding("shipper", "off", detail, "watchkeeper up, or watchkeeper ship; its log is under the data folder")
+        return
+    yield Finding("shipper", "good", detail)
+    for name, sink in found.sinks.items():
+        if sink.error:
+            lag = f"; the oldest waits for {_age(sink.lag_s)}" if sink.lag_s else ""
+            yield Finding(f"shipper {name}", "bad", f"takes nothing: {sink.error}{lag}", _REMEDIES.get(name, ""))
+
+
+_REMEDIES: Final = {
+    "mlflow": "start MLflow, or check mlflow.uri; nothing is lost meanwhile",
+    "lake": "check lake.uri and its disk; nothing is lost meanwhile",
+}
+
+
+def _age(seconds: float) -> str:
+    """A time span for people."""
+    return f"{seconds:.0f} s" if seconds < 120 else str(timedelta(seconds=round(seconds)))
 
 
 def _schedule(settings: Settings) -> Iterator[Finding]:
@@ -143,5 +189,5 @@ def _schedule(settings: Settings) -> Iterator[Finding]:
 
 
 LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
-    *(_data, _weights, _knowledge, _release, _spool, _schedule, _servers),
+    *(_data, _weights, _knowledge, _release, _spool, _shipper, _schedule, _servers),
 )

@@ -57,7 +57,7 @@ def demo(
 @app.command(rich_help_panel=ONE_PROCESS, epilog=example("watchkeeper serve --config watchkeeper.toml"))
 def serve(config: Config = None, data: Data = None) -> None:
     """The gateway: OpenAI's API in front of your upstreams, guarded, grounded and logged."""
-    from watchkeeper.serving.app import run
+    from watchkeeper.serving.workers import run
 
     run(output.settings(config, data))
 

@@ -111,7 +111,8 @@ def children(settings: Settings, config: Path | None) -> list[Child]:
 
     gateway, board = settings.gateway, settings.dashboard
     found = [
-        ours("serve", f"http://{gateway.host}:{gateway.port}/health/ready"),
+        # Not `ready`: a full spool is emptied by the shipper, which must be kept running.
+        ours("serve", f"http://{gateway.host}:{gateway.port}/health/live"),
         ours("ship", None),
         ours("schedule", None),
         ours("dashboard", f"http://{board.host}:{board.port}/health/live"),

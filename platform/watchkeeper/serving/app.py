@@ -6,11 +6,7 @@ Knows nothing of what the stages do, or of where records go after the spool.
 
 import asyncio
 import contextlib
-import multiprocessing
 import random
-import signal
-import socket
-import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,7 +14,6 @@ from typing import Any
 
 import aiohttp
 import msgspec
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -26,7 +21,6 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from watchkeeper.encoder.client import EncoderUnavailable
-from watchkeeper.release import champion
 from watchkeeper.serving import completion, traces
 from watchkeeper.serving.building import build, open_spool
 from watchkeeper.serving.failure import defect, freeze, log_defect, refuse
@@ -39,14 +33,13 @@ from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.request import Refused, parse
 from watchkeeper.serving.stages.admit import models
 from watchkeeper.settings import Settings
+from watchkeeper.telemetry.depth import depth
 from watchkeeper.telemetry.spool import Spool, SpoolFull
 
 ROUTES = (
     "POST /v1/chat/completions, POST /v1/embeddings, POST /v1/feedback, POST /v1/traces, GET /v1/models, "
     "GET /health/live, GET /health/ready, GET /metrics"
 )
-WATCH_S = 0.5
-"""How often it is looked whether a worker has died."""
 DISCONNECTED = 499
 """The status that records keep for a client that went away (nginx's number; no client ever sees it)."""
 
@@ -80,7 +73,9 @@ class Gateway:
             await completion.error(refused, headers)(scope, receive, send)
             return
         except SpoolFull as full:
-            await completion.error(_spool_full(full), headers)(scope, receive, send)
+            unavailable = _spool_full(full)
+            self.metrics.refused(unavailable.status)
+            await completion.error(unavailable, headers)(scope, receive, send)
             return
         journey = Journey(
             request_id=request_id,
@@ -242,15 +237,23 @@ class Gateway:
         return completion.plain_json({"status": "ok"})
 
     async def ready(self, request: Request) -> Response:
-        """GET /health/ready: requests are taken. What is degraded is named and does not make it unready."""
+        """GET /health/ready: requests are taken; 503 while the spool is full. What is merely degraded is named."""
         encoder = "ok" if await self.parts.encoder.healthy() else "away"
         body = {"status": "ready", "release": self.parts.releases.champion().id, "encoder": encoder, "knowledge": "none"}
         if self.parts.knowledge:
             body["knowledge"] = "ready" if self.parts.knowledge.complete else "indexing"
+        if self.spool.full is not None:
+            return completion.plain_json(body | {"status": "spool_full", "spool": self.spool.full}, status=503)
         return completion.plain_json(body)
 
     async def prometheus(self, request: Request) -> Response:
         """GET /metrics."""
+        settings = self.parts.settings
+        with contextlib.suppress(OSError):  # the rest is still worth telling
+            looked = await asyncio.to_thread(
+                depth, settings.data, settings.spool_folder, settings.gateway.max_spool_bytes, time.time
+            )
+            self.metrics.spool(looked, self.spool.full is not None)
         return Response(self.metrics.text(self.parts.in_flight), media_type="text/plain; version=0.0.4")
 
 
@@ -360,46 +363,3 @@ def application(settings: Settings) -> Starlette:
         Route("/metrics", handler("prometheus")),
     ]
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: _not_found, 405: _not_found})
-
-
-def run(settings: Settings) -> None:
-    """Serves until SIGTERM; answers what is in flight first. Several workers share one socket and are kept running.
-
-    Raises `ReleaseBroken` when what should serve cannot be read: workers would only die of it again and again.
-    """
-    champion(settings.data)
-    if settings.gateway.workers == 1:
-        _serve(settings, None)
-        return
-    listening = socket.create_server((settings.gateway.host, settings.gateway.port), backlog=2048)
-    start = multiprocessing.get_context("spawn")
-    workers = [start.Process(target=_serve, args=(settings, listening)) for _ in range(settings.gateway.workers)]
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
-    for worker in workers:
-        worker.start()
-    while not stopping.wait(WATCH_S):
-        for at, worker in enumerate(workers):
-            if not worker.is_alive():
-                workers[at] = start.Process(target=_serve, args=(settings, listening))
-                workers[at].start()
-    for worker in workers:
-        worker.terminate()
-    for worker in workers:
-        worker.join()
-
-
-def _serve(settings: Settings, listening: socket.socket | None) -> None:
-    """One worker, on a socket that is listening already or on its own."""
-    config = uvicorn.Config(
-        application(settings),
-        host=settings.gateway.host,
-        port=settings.gateway.port,
-        loop="uvloop",
-        http="httptools",
-        access_log=False,
-        log_level="warning",
-        timeout_graceful_shutdown=30,
-    )
-    uvicorn.Server(config).run(sockets=[listening] if listening else None)

@@ -66,11 +66,15 @@ def _tokenizer(settings: Settings) -> Path | None:
 
 
 def open_spool(settings: Settings) -> tuple[Spool, str]:
-    """The spool of the first worker whose name is free, and that name. Raises `SpoolFull`."""
+    """The spool of the first worker whose name is free and can be used, and that name. Raises `SpoolFull`, `SpoolBusy`."""
+    gateway = settings.gateway
     for number in range(MOST_WORKERS):
         worker = f"gateway-{number}"
         try:
-            return Spool.open(settings.spool_folder, worker, durability=settings.gateway.durability), worker
+            spool = Spool.open(
+                settings.spool_folder, worker, durability=gateway.durability, max_bytes=gateway.max_spool_bytes
+            )
         except SpoolBusy:
             continue
+        return spool, worker
     raise SpoolBusy(f"{settings.spool_folder}: {MOST_WORKERS} gateway workers are running on this folder")

@@ -1,10 +1,26 @@
-"""What one gateway worker counts, for Prometheus: requests, time by stage, verdicts, tokens. No text of anyone's in it."""
+"""What one gateway worker counts, for Prometheus: requests, time by stage, verdicts, tokens; and how deep the spool of all
+workers is. No text of anyone's in it."""
+
+import math
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from watchkeeper.record import Record
+from watchkeeper.telemetry.depth import Depth
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+SPOOL = {
+    "rows": "Rows in the spool's files, of all workers, delivered or not",
+    "bytes": "Size of the spool's files, of all workers",
+    "limit_bytes": "What they may come to (gateway.max_spool_bytes)",
+    "disk_free_bytes": "What the spool's disk has left",
+    "oldest_seconds": "Age of the oldest row that is still in the spool",
+    "unreadable": "Files of the spool that are torn or cannot be read",
+    "full": "1 while this worker accepts no request for want of room or a failing disk",
+    "shipper_silent_seconds": "How old the shipper's last report is; NaN: there is none",
+}
 
 
 class Metrics:
@@ -27,6 +43,10 @@ class Metrics:
             "watchkeeper_traces", "Traces of others, by what became of them", ("fate",), registry=registry
         )
         self._in_flight = Gauge("watchkeeper_in_flight", "Requests being served", registry=registry)
+        self._spool = {name: Gauge(f"watchkeeper_spool_{name}", says, registry=registry) for name, says in SPOOL.items()}
+        self._pending = Gauge("watchkeeper_sink_pending_rows", "Rows the sink does not have", ("sink",), registry=registry)
+        self._lag = Gauge("watchkeeper_sink_lag_seconds", "Age of the oldest of them", ("sink",), registry=registry)
+        self._failing = Gauge("watchkeeper_sink_failing", "1 while the sink takes nothing", ("sink",), registry=registry)
 
     def count(self, record: Record) -> None:
         """Counts a finished request."""
@@ -54,6 +74,25 @@ class Metrics:
     def traces(self, fate: str, count: int) -> None:
         """Counts other people's traces as they are done with: recorded, or no_request."""
         self._traces.labels(fate).inc(count)
+
+    def spool(self, depth: Depth, full: bool) -> None:
+        """How the spool is now. What each sink has is the shipper's word: `shipper_silent_seconds` says how old it is."""
+        now: dict[str, float] = {
+            "rows": depth.rows,
+            "bytes": depth.room.used,
+            "limit_bytes": depth.room.limit,
+            "disk_free_bytes": depth.room.free,
+            "oldest_seconds": depth.oldest_s or 0.0,
+            "unreadable": len(depth.unreadable),
+            "full": full,
+            "shipper_silent_seconds": math.nan if depth.said_s is None else depth.said_s,
+        }
+        for name, value in now.items():
+            self._spool[name].set(value)
+        for name, sink in depth.sinks.items():
+            self._pending.labels(name).set(sink.pending)
+            self._lag.labels(name).set(sink.lag_s or 0.0)
+            self._failing.labels(name).set(sink.error is not None)
 
     def text(self, in_flight: int) -> bytes:
         """All of it in the text exposition format."""

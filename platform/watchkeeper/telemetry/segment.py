@@ -28,6 +28,9 @@ Durability = Literal["process", "power"]
 
 LOCK: Final = "lock"
 
+BUSY_S: Final = 5.0
+"""How long it is waited for somebody else's transaction."""
+
 RECORD: Final = "record"
 """The kind of row whose body is a `Record`."""
 
@@ -233,7 +236,7 @@ def create(
     """Makes the segment that follows on `tail`, with the accepts carried into it. Leaves no file when it fails."""
     _remove_logs(path)  # a log that outlived its file would be read into the new one
     try:
-        database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+        database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
         try:
             database.execute("PRAGMA journal_mode = WAL")
             # NORMAL: a commit is in the system's hands and survives us. FULL: it is on the disk.
@@ -364,7 +367,7 @@ def newest(worker: Path) -> tuple[int, Tail]:
 
 def _connect(path: Path) -> sqlite3.Connection:
     """A connection to a file that is there (none is made), readable whoever wrote it last and however that ended."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=5)
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=BUSY_S)
 
 
 def is_open(database: sqlite3.Connection) -> bool:

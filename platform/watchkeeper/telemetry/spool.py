@@ -3,8 +3,8 @@
 One writer thread puts everything that is queued into one transaction (group commit) and then tells all who wait for it, so
 a slow disk makes batches larger and not more. A record is durable when `append` returns: with `process` it survives the
 death of this process (kill -9), with `power` also that of the machine. Every accepted request gets exactly one record, by
-`append`, or, where that failed or the worker died, one that says so. Knows nothing of where records go: `segment.py` is
-what the shipper reads.
+`append`, or, where that failed or the worker died, one that says so. So it ends to accept while there is still room for
+the records of what it accepted. Knows nothing of where records go: `segment.py` is what the shipper reads.
 """
 
 import asyncio
@@ -14,7 +14,8 @@ import queue
 import re
 import sqlite3
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -22,7 +23,8 @@ import msgspec
 
 from watchkeeper.feedback import Feedback
 from watchkeeper.record import Record, encode
-from watchkeeper.telemetry import segment
+from watchkeeper.telemetry import room, segment
+from watchkeeper.telemetry.room import MAX_BYTES
 from watchkeeper.telemetry.segment import ADD_ACCEPT, ADD_RECORD, FEEDBACK, RECORD, Durability, Tail
 
 SEGMENT_BYTES: Final = 64 << 20
@@ -33,7 +35,16 @@ QUEUE: Final = 20_000
 """Entries that may wait for a disk that stands still; then the spool is full."""
 
 RETRY_S: Final = 1.0
-"""How often a writer that failed tries again by itself, so that the spool opens without anyone asking for it."""
+"""How often a writer that failed, or found no room, tries again, so that the spool opens without anyone asking for it."""
+
+LOOK_S: Final = 1.0
+"""How old the writer lets its knowledge of the room that is left become while it writes."""
+
+LOOK_SHARE: Final = 16
+"""It also looks again once it has itself written this part of what was left: others write too, and a file has margins."""
+
+SEGMENTS: Final = 32
+"""Into so many segments the room is cut at least: only one that is ended can be retired."""
 
 FAILURES: Final = 3
 """In a row, after which the writer gives the segment up and starts another."""
@@ -51,11 +62,11 @@ _ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class SpoolFull(Exception):
-    """The spool cannot take more: its disk is full or fails, or it is closed. The message is one line."""
+    """The spool cannot take more: it holds what it may, its disk is full or fails, or it is closed. One line."""
 
 
 class SpoolBusy(Exception):
-    """Another living process is the worker of this name."""
+    """Another living process is the worker of this name, or what a dead one left cannot be ended for now. One line."""
 
 
 class _Accept(NamedTuple):
@@ -88,10 +99,14 @@ class Spool:
         *,
         durability: Durability = "process",
         segment_bytes: int = SEGMENT_BYTES,
+        max_bytes: int = MAX_BYTES,
+        clock: Callable[[], float] = time.monotonic,
     ) -> "Spool":
-        """The spool `<folder>/<worker>`, after ending what a dead worker of that name left.
+        """The spool `<folder>/<worker>`, after ending what a dead worker of that name left. Where nothing can be written it
+        is full, until something can. `max_bytes`: what all workers' files may come to. `clock`: monotonic seconds.
 
-        Raises `SpoolBusy`, `SpoolFull`, and `ValueError` when the name cannot be a folder's.
+        Raises `SpoolBusy`, `SpoolFull` where not even a lock can be made, and `ValueError` when the name cannot be a
+        folder's.
         """
         if worker in ("", ".", "..") or worker != Path(worker).name:
             raise ValueError(f"a worker's name must do as a folder's, not {worker!r}")
@@ -108,35 +123,59 @@ class Spool:
             raise SpoolBusy(f"{place}: another process is this worker")
         try:
             segment.finish(place)
-            return cls(place, held, durability, segment_bytes)
+            return cls(place, held, durability, min(segment_bytes, max_bytes // SEGMENTS), max_bytes, clock)
         except BaseException as error:
             os.close(held)
             if isinstance(error, sqlite3.Error | OSError):
-                raise SpoolFull(f"{place}: {error}") from error
+                raise SpoolBusy(f"{place}: what a dead worker left cannot be ended now: {error}") from error
             raise
 
-    def __init__(self, place: Path, held: int, durability: Durability, segment_bytes: int) -> None:
+    def __init__(
+        self,
+        place: Path,
+        held: int,
+        durability: Durability,
+        segment_bytes: int,
+        max_bytes: int,
+        clock: Callable[[], float],
+    ) -> None:
         """For `open`, which holds the lock. Makes the first segment."""
         self._place = place
         self._held = held
         self._durability: Durability = durability
         self._segment_bytes = segment_bytes
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._left = self._unseen = 0
+        self._looked_at: float | None = None
         self._number, self._tail = segment.newest(place)
         self._bytes = 0
         self._open: dict[str, tuple[int, int]] = {}
         self._late: list[_Entry] = []
         self._failures = 0
+        self._broken: str | None = None
+        self._lack: str | None = None
         self._full: str | None = None
         self._closed = False
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
-        self._database: sqlite3.Connection | None = self._begin()
+        self._database: sqlite3.Connection | None = None
+        try:
+            self._database = self._begin()
+        except (sqlite3.Error, OSError) as error:
+            self._fail(error, [])
+        self._look()
         self._writer = threading.Thread(target=self._write, name=f"spool-{place.name}", daemon=True)
         self._writer.start()
+
+    @property
+    def full(self) -> str | None:
+        """Why nothing is accepted now, in one line; None: it is."""
+        return self._full
 
     def accept(self, request_id: str, received_at: int) -> None:
         """Notes that a request was taken in (`received_at`: µs). Committed at once, no later than its record.
 
-        Raises `SpoolFull` while the writer cannot write.
+        Raises `SpoolFull` while the writer cannot write, or there is no room for more.
         """
         if self._full is not None:
             raise SpoolFull(self._full)
@@ -146,6 +185,8 @@ class Spool:
         """Returns when it is durable. Raises `SpoolFull` when it is not: an accepted request then gets a record that says
         `spool_full` as soon as one can be written; feedback is not kept, and is its sender's to send again. A caller that
         is cancelled leaves it to be written."""
+        if self._lack is not None and not isinstance(said, Record):
+            raise SpoolFull(self._lack)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         kind = RECORD if isinstance(said, Record) else FEEDBACK
         self._put(_Append(said.request_id, said.received_at, kind, _body(said), done))
@@ -191,8 +232,9 @@ class Spool:
                 self._fail(error, entries)
                 _answer(waiting, self._full)
             else:
-                self._late, self._failures, self._full = [], 0, None
+                self._late, self._failures, self._broken = [], 0, None
                 _answer(waiting, None)
+            self._look()
         with contextlib.suppress(sqlite3.Error):
             if self._database is not None:
                 with contextlib.closing(self._database):
@@ -215,7 +257,9 @@ class Spool:
     def _commit(self, entries: Sequence[_Entry]) -> None:
         """One transaction, in a new segment when this one is large enough, was given up, or was sealed by someone who took
         us for dead (its lock file was removed, or locks do not work where it lies)."""
-        if self._database is None or self._bytes >= self._segment_bytes or not segment.is_open(self._database):
+        # Without room a part of a segment is ended too: what it holds may long be everywhere, and only then can go.
+        enough = self._segment_bytes if self._lack is None else self._segment_bytes // 16
+        if self._database is None or self._bytes >= enough or not segment.is_open(self._database):
             self._rotate()
         assert self._database is not None
         accepts = [
@@ -237,7 +281,9 @@ class Spool:
         for entry in appends:
             if entry.kind == RECORD:
                 self._open.pop(entry.request_id, None)
-        self._bytes += ROW_BYTES * len(entries) + sum(len(entry.body) for entry in appends)
+        written = ROW_BYTES * len(entries) + sum(len(entry.body) for entry in appends)
+        self._bytes += written
+        self._unseen += written
 
     def _rotate(self) -> None:
         """The next segment first: an end without it would leave no place where the open accepts are known to be."""
@@ -258,7 +304,7 @@ class Spool:
     def _fail(self, error: Exception, entries: Sequence[_Entry]) -> None:
         """Notes what must be written once writing works again: accepts, and for each record that its caller now holds for
         lost, one that says so. Feedback that its caller holds for lost is, and so is what was brought."""
-        self._full = f"{self._place}: {error}"
+        self._broken = self._full = f"{self._place}: {error}"
         self._failures += 1
         for entry in entries:
             if isinstance(entry, _Append):
@@ -274,6 +320,20 @@ class Spool:
             with contextlib.suppress(sqlite3.Error):
                 self._database.close()
             self._database = None
+
+    def _look(self) -> None:
+        """Looks how much room is left, unless that was done just now and it was much."""
+        now = self._clock()
+        much = self._unseen * LOOK_SHARE < self._left or self._lack is not None
+        if self._looked_at is None or now - self._looked_at >= LOOK_S or not much:
+            folder = self._place.parent
+            try:
+                there = room.look(folder, self._max_bytes)
+                self._left, self._lack = there.left, there.lack and f"{folder}: {there.lack}"
+            except OSError as error:
+                self._left, self._lack = 0, f"{folder}: {error}"
+            self._looked_at, self._unseen = now, 0
+        self._full = self._broken or self._lack
 
 
 def _sync(folder: Path) -> None:

@@ -1,12 +1,19 @@
-"""The doctor on the schedule: running, behind, failing, or never seen."""
+"""The doctor on the schedule (running, behind, failing, or never seen), on the spool and on the shipper."""
 
+import asyncio
+import os
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from watchkeeper.cli.doctor import LOOKS, Finding
-from watchkeeper.settings import Settings
+from watchkeeper.record import Record
+from watchkeeper.settings import Gateway, Settings
+from watchkeeper.telemetry.shipper import ShipperStatus, SinkStatus
+from watchkeeper.telemetry.spool import Spool
 from watchkeeper_evaluations.schedule_status import JobStatus, ScheduleStatus, write
 from watchkeeper_evaluations.window import Window
 
@@ -14,9 +21,9 @@ NOW = datetime.now(UTC)
 WINDOW = Window(datetime(2026, 4, 1, 12, tzinfo=UTC), datetime(2026, 4, 1, 13, tzinfo=UTC))
 
 
-def looked(data: Path) -> list[Finding]:
-    (look,) = (look for look in LOOKS if look.__name__ == "_schedule")
-    return list(look(Settings(data=data)))
+def looked(data: Path, at: str = "_schedule") -> list[Finding]:
+    (look,) = (look for look in LOOKS if look.__name__ == at)
+    return list(look(Settings(data=data, gateway=Gateway(max_spool_bytes=16_000_000))))
 
 
 def test_a_schedule_that_never_ran_is_off(tmp_path: Path) -> None:
@@ -44,3 +51,67 @@ def test_a_webhook_that_takes_nothing_is_bad(tmp_path: Path) -> None:
     write(tmp_path, ScheduleStatus(NOW, {}, "the webhook was not told: HTTP 500"))
     (finding,) = looked(tmp_path)
     assert (finding.part, finding.state) == ("alerts.webhook", "bad")
+
+
+def spooled(data: Path, count: int, size: int = 10) -> None:
+    async def append() -> None:
+        spool = Spool.open(data / "spool", "w0", segment_bytes=1_000_000)
+        for number in range(count):
+            await spool.append(
+                Record(request_id=f"{number:032x}", received_at=int((time.time() - 300) * 1e6), output_text="x" * size)
+            )
+        await spool.close()
+
+    asyncio.run(append())
+
+
+def test_a_spool_with_room_says_how_deep_it_is(tmp_path: Path) -> None:
+    spooled(tmp_path, 3)
+    (finding,) = looked(tmp_path, "_spool")
+    assert finding.state == "good"
+    assert finding.detail.startswith("3 rows, 0.")
+    assert "of 16.0 MB; the oldest is 0:05:00 old" in finding.detail
+
+
+def test_a_full_spool_says_what_to_do(tmp_path: Path) -> None:
+    spooled(tmp_path, 160, 100_000)
+    (finding,) = looked(tmp_path, "_spool")
+    assert finding.state == "bad"
+    assert "full: it holds 1" in finding.detail
+    assert "503" in finding.advice
+    assert "raise gateway.max_spool_bytes" in finding.advice
+
+
+def test_a_torn_file_is_named(tmp_path: Path) -> None:
+    spooled(tmp_path, 3)
+    (torn,) = (tmp_path / "spool" / "w0").glob("*.sqlite")
+    os.truncate(torn, 5_000)
+    _, finding = looked(tmp_path, "_spool")
+    assert finding.state == "bad"
+    assert str(torn) in finding.detail
+
+
+def report(data: Path, ago_s: float, error: str | None = None) -> None:
+    sinks = {"mlflow": SinkStatus(5, 7, 250.0, error), "lake": SinkStatus(12, 0, None, None)}
+    status = ShipperStatus(at=int((time.time() - ago_s) * 1e6), started_at=0, sinks=sinks, dead_lettered=0, unreadable={})
+    (data / "shipper.json").write_bytes(msgspec.json.encode(status))
+
+
+def test_the_shipper_is_off_until_it_ran_and_when_it_went_silent(tmp_path: Path) -> None:
+    spooled(tmp_path, 3)
+    (never,) = looked(tmp_path, "_shipper")
+    assert (never.state, never.detail) == ("off", "it never ran on this data folder; 3 wait for mlflow, 3 wait for lake")
+    report(tmp_path, 600)
+    (silent,) = looked(tmp_path, "_shipper")
+    assert (silent.state, silent.detail.split(";")[0]) == ("off", "its last report is 0:10:00 old")
+    report(tmp_path, 1)
+    (fine,) = looked(tmp_path, "_shipper")
+    assert fine.state == "good"
+
+
+def test_a_sink_that_takes_nothing_is_named_with_what_to_do(tmp_path: Path) -> None:
+    report(tmp_path, 1, "http://127.0.0.1:5000/v1/traces: cannot be reached")
+    _, finding = looked(tmp_path, "_shipper")
+    assert (finding.part, finding.state) == ("shipper mlflow", "bad")
+    assert "cannot be reached; the oldest waits for 0:04:10" in finding.detail
+    assert "mlflow.uri" in finding.advice

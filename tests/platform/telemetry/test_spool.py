@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import uuid
@@ -438,6 +439,133 @@ def test_a_full_disk_refuses_and_opens_again_by_itself(tmp_path: Path) -> None:
     for name in (under_way, refused):
         assert (found[name].error, found[name].status) == ("spool_full", 503), "told to its caller, and on record"
     assert accepted(tmp_path) == {under_way, refused, after}
+
+
+STARTS_FULL = """
+import asyncio, resource, signal, sys, uuid
+from pathlib import Path
+from watchkeeper.record import Record
+from watchkeeper.telemetry import spool as module
+from watchkeeper.telemetry.spool import Spool, SpoolFull
+
+module.RETRY_S = 0.05
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+
+async def main():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    spool = Spool.open(Path(sys.argv[1]), "w0")
+    try:
+        spool.accept(uuid.uuid4().hex, 1)
+        raise SystemExit("a spool without a file took a request")
+    except SpoolFull as full:
+        assert spool.full == str(full), spool.full
+    await asyncio.sleep(0.2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    while spool.full:
+        await asyncio.sleep(0.01)
+    record = Record(request_id=uuid.uuid4().hex, received_at=1)
+    spool.accept(record.request_id, 1)
+    await spool.append(record)
+    await spool.close()
+
+asyncio.run(main())
+"""
+
+
+def test_a_worker_starts_on_a_full_disk_and_takes_requests_once_there_is_room(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", STARTS_FULL, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert len(records(tmp_path)) == 1
+
+
+LIMIT = 16_000_000
+
+
+async def fill(spool: Spool, make_record: Make, clients: int = 16) -> set[str]:
+    """Clients as the gateway has them: each accepts, answers and appends, until nothing more is accepted."""
+    done: set[str] = set()
+
+    async def client() -> None:
+        while True:
+            record = make_record(output_text="x" * 20_000)
+            try:
+                spool.accept(record.request_id, record.received_at)
+            except SpoolFull:
+                return
+            await asyncio.sleep(0)
+            await spool.append(record)
+            done.add(record.request_id)
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return done
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+async def test_a_spool_refuses_before_its_limit_and_keeps_all_it_accepted(tmp_path: Path, make_record: Make) -> None:
+    spool = Spool.open(tmp_path, "w0", max_bytes=LIMIT)
+    done = await fill(spool, make_record)
+    assert len(done) > 100
+    assert spool.full is not None
+    assert "max_spool_bytes" in spool.full
+    assert LIMIT * 0.8 < size(tmp_path) <= LIMIT
+    with pytest.raises(SpoolFull, match="max_spool_bytes"):
+        await spool.append(Feedback(feedback_id="0" * 32, request_id="0" * 32, received_at=1, score=1.0))
+    assert accepted(tmp_path) == done == {record.request_id for record in records(tmp_path)}
+    await spool.close()
+
+
+async def test_the_limit_holds_over_all_workers_and_a_new_one_starts_full(tmp_path: Path, make_record: Make) -> None:
+    spools = [Spool.open(tmp_path, name, max_bytes=LIMIT) for name in ("w0", "w1", "w2")]
+    done = set().union(*await asyncio.gather(*(fill(spool, make_record, 4) for spool in spools)))
+    assert size(tmp_path) <= LIMIT
+    late = Spool.open(tmp_path, "w3", max_bytes=LIMIT)
+    assert late.full
+    for spool in (*spools, late):
+        await spool.close()
+    assert accepted(tmp_path) == done == {record.request_id for record in records(tmp_path)}
+
+
+async def test_a_full_spool_opens_when_all_is_delivered_though_no_request_comes(
+    tmp_path: Path, make_record: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what stands in the segment that was being written: it is ended, so that it can go."""
+    monkeypatch.setattr("watchkeeper.telemetry.spool.RETRY_S", 0.02)
+    monkeypatch.setattr("watchkeeper.telemetry.spool.LOOK_S", 0.02)
+    spool = Spool.open(tmp_path, "w0", max_bytes=LIMIT)
+    for _ in range(3):
+        assert len(await fill(spool, make_record)) > 50
+        for _ in range(500):
+            for found in segments(tmp_path).segments:
+                if found.sealed:
+                    found.remove()  # as the shipper does with what every sink has
+            if spool.full is None:
+                break
+            await asyncio.sleep(0.02)
+        assert spool.full is None
+        assert size(tmp_path) < LIMIT / 2
+    await spool.close()
+
+
+async def test_a_worker_whose_leavings_cannot_be_ended_gives_its_name_up(
+    tmp_path: Path, make_record: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watchkeeper.telemetry.segment.BUSY_S", 0.05)
+    spool = Spool.open(tmp_path, "w0")
+    await spool.append(make_record())
+    await spool.close()
+    (path,) = (tmp_path / "w0").glob("*.sqlite")
+    with sqlite3.connect(path, timeout=0.1) as database:
+        database.execute("PRAGMA user_version = 1")  # it died before it could end it
+        database.commit()
+        database.execute("BEGIN IMMEDIATE")
+        with pytest.raises(SpoolBusy, match="locked"):
+            Spool.open(tmp_path, "w0")
+        database.rollback()
+    database.close()
+    await Spool.open(tmp_path, "w0").close()
 
 
 async def test_a_torn_segment_stops_neither_its_worker_nor_the_others(tmp_path: Path, make_record: Make) -> None:
