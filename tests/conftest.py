@@ -237,6 +237,30 @@ def wait_for_fixture() -> Callable[..., None]:
     return wait_for
 
 
+OVERWRITES_NOTHING = """
+import sqlite3
+from sqlite3 import dbapi2
+
+opened = sqlite3.connect
+
+def connect(*arguments, **named):
+    connection = opened(*arguments, **named)
+    connection.execute("PRAGMA secure_delete = OFF").close()
+    return connection
+
+sqlite3.connect = dbapi2.connect = connect
+"""
+
+
+@pytest.fixture(scope="session")
+def careless_sqlite(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What to add to the environment of a process so that its SQLite leaves deleted bytes where they are, as one that was
+    built without SECURE_DELETE (most are; Debian's is not)."""
+    folder = tmp_path_factory.mktemp("careless")
+    (folder / "sitecustomize.py").write_text(OVERWRITES_NOTHING)
+    return {"PYTHONPATH": str(folder)}
+
+
 @pytest.fixture
 def watchkeeper() -> list[str]:
     """The command line, as a list to add to."""

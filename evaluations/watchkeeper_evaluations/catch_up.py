@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 import pyarrow as pa
 
+from watchkeeper.carrying import carrying
 from watchkeeper.lake.interactions import evaluation_row
 from watchkeeper.lake.lake import Lake
 from watchkeeper.settings import Settings
@@ -138,14 +139,15 @@ class Lane:
         if window is None or not backlog.has_unscored(self._lake, judges, window):
             return
         self._load()
-        score_window(
-            self._lake,
-            self._scorers or (),
-            window,
-            evaluation_id=f"{self.name}-late-{now:%Y%m%dT%H%M%S}",
-            clock=self._clock,
-            version=self._lake.version("interactions"),
-        )
+        with carrying(self._settings.data, "evaluation"):
+            score_window(
+                self._lake,
+                self._scorers or (),
+                window,
+                evaluation_id=f"{self.name}-late-{now:%Y%m%dT%H%M%S}",
+                clock=self._clock,
+                version=self._lake.version("interactions"),
+            )
         self._assess(window)
 
     def _assess(self, window: Window) -> None:

@@ -16,6 +16,7 @@ Evidently writes the report, with these numbers in it (drift_report.py). Knows n
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -76,6 +77,9 @@ COLUMNS: Final[Mapping[str, tuple[Kind, str]]] = {
     "output_text": ("text", "nullif(trim(output_text), '')"),
 }
 """Name → kind, and the SQL of its value; null where a row has none. One line more is one column more."""
+
+_TOLD: Final = re.compile(r"; (?:more|fewer): \w+(?:, \w+)*")
+"""The words of a text column in a reason, as `_finding` writes them."""
 
 UNITS: Final = ("coalesce(tenant || '/' || \"user\", session, request_id)", "coalesce(session, request_id)")
 """Which rows belong together, the coarser first."""
@@ -229,6 +233,11 @@ def _toxicity_version(case: Case, parameters: Mapping[str, Any]) -> str:
         parameters,
     )
     return str(found.column(0)[0].as_py()) if found.num_rows else ""
+
+
+def without_words(reason: str) -> str:
+    """A reason without the telling words that stand in it: the plain one that an alert has."""
+    return _TOLD.sub("", reason)
 
 
 def _verdict(columns: Sequence[Drifted], reference: Window, words: Mapping[str, str]) -> tuple[Verdict, str]:

@@ -16,6 +16,7 @@ import msgspec
 import pyarrow as pa
 
 from watchkeeper import __version__
+from watchkeeper.carrying import carrying
 from watchkeeper.lake.experiments import Trial, trial_rows
 from watchkeeper.lake.interactions import to_arrow
 from watchkeeper.lake.lake import Lake
@@ -78,18 +79,18 @@ def run(
     `ScorerBroken`), `TrackingUnavailable` and `LakeUnavailable`: all with one line.
     """
     tracking = Tracking(settings.mlflow.uri)
-    cases = load(tracking, settings, dataset)
-    if not cases.frozen:
-        raise ExperimentImpossible(
-            f"dataset {dataset!r} is not frozen, so its cases may change between two experiments: "
-            f"freeze it with `watchkeeper dataset freeze {dataset}`"
-        )
-    if repeats < 1:
-        raise ExperimentImpossible(f"every case is asked at least once, not {repeats} times")
-    chosen = _chosen(Releases(tracking, settings.mlflow.prompt), releases)
-    return try_out(
-        settings, tracking, cases, chosen, all_scorers(settings), repeats=repeats, progress=progress, now=now, clock=clock
-    )
+    with carrying(settings.data, "experiment"):
+        cases = load(tracking, settings, dataset)
+        if not cases.frozen:
+            raise ExperimentImpossible(
+                f"dataset {dataset!r} is not frozen, so its cases may change between two experiments: "
+                f"freeze it with `watchkeeper dataset freeze {dataset}`"
+            )
+        if repeats < 1:
+            raise ExperimentImpossible(f"every case is asked at least once, not {repeats} times")
+        chosen = _chosen(Releases(tracking, settings.mlflow.prompt), releases)
+        scorers = all_scorers(settings)
+        return try_out(settings, tracking, cases, chosen, scorers, repeats=repeats, progress=progress, now=now, clock=clock)
 
 
 def _chosen(known: Releases, named: Sequence[str]) -> list[Release]:

@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from watchkeeper import __version__
+from watchkeeper.carrying import carrying
 from watchkeeper.lake.interactions import evaluation_row, microseconds
 from watchkeeper.lake.lake import Lake
 from watchkeeper.settings import Settings
@@ -133,9 +134,33 @@ def evaluate(
     complete = slot is not None or _wait(settings, window, wait_s, clock, sleep)
     lake = lake or Lake(settings.lake_uri, settings.lake.storage_options)
     against = (reference or window.previous) if chosen.compares else None
-    case = Case(
-        lake, window, against, lake.version("interactions"), min_n or settings.evaluations.min_n, settings.objectives
-    )
+    with carrying(settings.data, "evaluation"):
+        case = Case(
+            lake, window, against, lake.version("interactions"), min_n or settings.evaluations.min_n, settings.objectives
+        )
+        evaluation, found = _evaluated(settings, chosen, case, evaluation_id, complete, wait_s, now, clock, slot)
+        turned = alerts.look(lake, _judged_as(evaluation, found), now)
+        recorded = _record(lake, evaluation, now, slot)
+    if slot:
+        _close(settings, evaluation, recorded, max(now, clock()))
+    if turned:
+        alerts.tell(settings, lake, max(now, clock()))
+    return evaluation
+
+
+def _evaluated(
+    settings: Settings,
+    chosen: Job,
+    case: Case,
+    evaluation_id: str,
+    complete: bool,
+    wait_s: float,
+    now: datetime,
+    clock: Callable[[], datetime],
+    slot: Slot | None,
+) -> tuple[Evaluation, Finding]:
+    """Scored, judged and logged, but not recorded yet."""
+    lake, window = case.lake, case.window
     n = case.rows(window)
     scorers = slot.scorers if slot else chosen.scorers(settings) if n else ()
     scored = score_window(lake, scorers, window, evaluation_id=evaluation_id, clock=clock, version=case.version)
@@ -146,9 +171,9 @@ def evaluate(
         found = replace(found, metrics={**found.metrics, "assessed": assessed.made, "assessed_later": assessed.left})
     evaluation = Evaluation(
         evaluation_id=evaluation_id,
-        job=job,
+        job=chosen.name,
         window=window,
-        reference=against,
+        reference=case.reference,
         n=n,
         scored=scored,
         verdict=found.verdict,
@@ -157,14 +182,7 @@ def evaluate(
         lake_version=case.version,
         judged_by=slot.judged_by if slot else judged_by(chosen, scorers),
     )
-    evaluation = _log(settings, evaluation, scorers, found, slot, case.min_n, now, max(now, clock()))
-    turned = alerts.look(lake, _judged_as(evaluation, found), now)
-    recorded = _record(lake, evaluation, now, slot)
-    if slot:
-        _close(settings, evaluation, recorded, max(now, clock()))
-    if turned:
-        alerts.tell(settings, lake, max(now, clock()))
-    return evaluation
+    return _log(settings, evaluation, scorers, found, slot, case.min_n, now, max(now, clock())), found
 
 
 def _wait(

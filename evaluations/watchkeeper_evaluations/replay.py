@@ -75,7 +75,7 @@ def replay(
     rng: random.Random | None = None,
 ) -> list[Record]:
     """One record for each case, release and repeat, in the order of `order`: source `replay`, `tags` with `case` (and
-    `repeat` where there are several), and the case's session.
+    `repeat` where there are several; `request`, that the case was made from), and the case's session.
 
     `wall`: nanoseconds since the epoch. Raises `ReplayImpossible`; what fails later is a record that says so.
     """
@@ -154,6 +154,8 @@ class _Replay:
         tags = {**self.tags, "case": asked.case.case_id}
         if any(other.repeat for other in self.asked):
             tags["repeat"] = str(asked.repeat)
+        if asked.case.request_id is not None:
+            tags["request"] = asked.case.request_id
         return msgspec.structs.replace(
             freeze(journey, parts.redact),
             release=asked.release.id,

@@ -27,7 +27,7 @@ from watchkeeper_evaluations.dataset import (
     load,
 )
 from watchkeeper_evaluations.dataset.case import digest
-from watchkeeper_evaluations.dataset.dataset import home, merged
+from watchkeeper_evaluations.dataset.dataset import ERASED, home, made_of, merged, without
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
 
@@ -216,3 +216,52 @@ def test_with_mlflow_away_it_is_one_line(settings: Settings, free_port: Callable
     away = Tracking(f"http://127.0.0.1:{free_port()}")
     with pytest.raises(TrackingUnavailable, match="does not answer"):
         load(away, settings, "any")
+
+
+def test_erased_cases_leave_a_frozen_dataset_frozen_with_a_digest_of_its_own(
+    tracking: Tracking, settings: Settings
+) -> None:
+    ids = [f"{number:032x}" for number in range(4)]
+    asked = [case(f"Of whom is {name}?", request_id=name, session="s") for name in ids]
+    before = create(tracking, settings, "erased-frozen", [*asked, case("By hand")], frozen=True).dataset
+    create(tracking, settings, "erased-open", asked[:2])
+    create(tracking, settings, "erased-whole", asked[:1], frozen=True)
+    assert made_of(tracking, settings, ids[:1]) == {asked[0].case_id}
+    assert without(tracking, settings, set(ids[:1])) == 3
+    after = load(tracking, settings, "erased-frozen")
+    assert after.frozen
+    assert [one.prompt for one in after.cases if one.request_id == ids[0]] == []
+    assert (len(after.cases), after.digest != before.digest, after.tags) == (4, True, {})
+    stored = Datasets(tracking, home(settings)).find("erased-frozen")
+    assert stored is not None
+    assert stored.tags[ERASED] == before.digest
+    assert len(load(tracking, settings, "erased-open").cases) == 1
+    assert not load(tracking, settings, "erased-whole").frozen, "there is nothing left that could be changed"
+    assert without(tracking, settings, set(ids[:1])) == 0
+
+
+def test_an_erasure_that_was_cut_off_is_no_change_that_somebody_made(
+    tracking: Tracking, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [f"{number:032x}" for number in range(10, 13)]
+    create(tracking, settings, "cut-off", [case(f"Cut {name}?", request_id=name) for name in ids], frozen=True)
+    create(tracking, settings, "changed", [case(f"Changed {name}?", request_id=name) for name in ids], frozen=True)
+    datasets = Datasets(tracking, home(settings))
+    changed = datasets.find("changed")
+    assert changed is not None
+    datasets.write(changed.dataset_id, [Entry(inputs={"messages": [{"role": "user", "content": "Slipped in"}]})])
+    remove = Datasets.remove
+
+    def cut_off(self: Datasets, dataset_id: str, traces: Any) -> Any:
+        remove(self, dataset_id, traces)
+        raise KeyboardInterrupt
+
+    for _ in range(2):  # one dataset is come to after the other
+        with monkeypatch.context() as patched:
+            patched.setattr(Datasets, "remove", cut_off)
+            with pytest.raises(KeyboardInterrupt):
+                without(tracking, settings, {ids[0]})
+    without(tracking, settings, {ids[0]})
+    assert len(load(tracking, settings, "cut-off").cases) == 2
+    with pytest.raises(DatasetChanged):
+        load(tracking, settings, "changed")

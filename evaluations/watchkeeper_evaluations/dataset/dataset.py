@@ -6,8 +6,9 @@ A frozen dataset takes no more cases, and one whose cases no longer have the dig
 that two experiments on it were on the same cases. Knows nothing of where cases come from: see traces.py and jsonl.py.
 """
 
+import contextlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
@@ -23,6 +24,11 @@ from watchkeeper_evaluations.lock import alone
 
 FROZEN: Final = "watchkeeper.frozen"
 """The tag of a frozen dataset; its value is the digest."""
+ERASED: Final = "watchkeeper.erased"
+"""The tag of a frozen dataset of which cases were erased; its value is the digest that it had before."""
+ERASING: Final = "watchkeeper.erasing"
+"""The same, until the new digest is written down."""
+OURS: Final = frozenset({FROZEN, ERASED, ERASING})
 REFERENCE: Final = "expected_response"
 """What MLflow's own scorers call a reference answer."""
 LOCK: Final = "datasets.lock"
@@ -155,6 +161,55 @@ def freeze(tracking: Tracking, settings: Settings, name: str) -> Dataset:
         return _freeze(Datasets(tracking, home(settings)), name)
 
 
+def made_of(tracking: Tracking, settings: Settings, request_ids: Collection[str]) -> frozenset[str]:
+    """The ids of the cases, of all datasets, that were made of these requests. Raises `TrackingUnavailable`."""
+    datasets = Datasets(tracking, home(settings))
+    entries = (entry for found in datasets.all() for entry in datasets.read(found.dataset_id))
+    return _ids(entry for entry in entries if entry.trace in request_ids)
+
+
+def without(tracking: Tracking, settings: Settings, request_ids: Collection[str]) -> int:
+    """Deletes all cases that were made of these requests, of whatever dataset, and returns how many. A frozen dataset stays
+    frozen: what is left of it gets a digest of its own, and a note that it was another one; with nothing left it is no
+    longer frozen. Also of what others made in MLflow of the experiment's traces. Raises `TrackingUnavailable`."""
+    gone = 0
+    with alone(settings.data, LOCK):
+        for experiment in (home(settings), settings.mlflow.experiment):
+            datasets = Datasets(tracking, experiment)
+            for found in datasets.all():
+                gone += _without(datasets, found, request_ids)
+    return gone
+
+
+def _without(datasets: Datasets, found: Stored, request_ids: Collection[str]) -> int:
+    frozen = found.tags.get(ERASING)
+    if frozen is None and FROZEN in found.tags:
+        entries = datasets.read(found.dataset_id)
+        whole = digest(_cases(entries, found.name)) == found.tags[FROZEN]  # else it stays one that somebody changed
+        if whole and any(entry.trace in request_ids for entry in entries):
+            # Before the first goes: cut off after that, it could not be told from one that somebody changed.
+            frozen = found.tags[FROZEN]
+            datasets.tag(found.dataset_id, {ERASING: frozen})
+    gone = len(datasets.remove(found.dataset_id, request_ids))
+    if frozen is not None:
+        cases = _cases(datasets.read(found.dataset_id), found.name)
+        if cases:
+            datasets.tag(found.dataset_id, {FROZEN: digest(cases), ERASED: frozen})
+        else:
+            datasets.untag(found.dataset_id, FROZEN)
+        datasets.untag(found.dataset_id, ERASING)
+    return gone
+
+
+def _ids(entries: Iterable[Entry]) -> frozenset[str]:
+    """Case ids; what is no case has none."""
+    found: set[str] = set()
+    for entry in entries:
+        with contextlib.suppress(ValueError):
+            found.add(_case(entry).case_id)
+    return frozenset(found)
+
+
 def merged(cases: Iterable[Case], known: Mapping[str, Case]) -> tuple[list[Case], list[Case], int]:
     """The cases that are new, those whose known one lacks the reference that they have (with it), and how many others were
     known, or came twice. Raises a `DatasetError` where reference answers contradict each other."""
@@ -245,7 +300,7 @@ def _load(datasets: Datasets, found: Stored) -> Dataset:
 
 
 def _tags(found: Stored) -> dict[str, str]:
-    return {key: value for key, value in found.tags.items() if key != FROZEN}
+    return {key: value for key, value in found.tags.items() if key not in OURS}
 
 
 def _named(name: str) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 import typer
 
+from watchkeeper.carrying import carrying
 from watchkeeper.cli import output
 from watchkeeper.cli.options import Config, Data, Json, example
 from watchkeeper.cli.output import WrongUse
@@ -111,10 +112,12 @@ def create(
 
     settings = output.settings(config, data)
     source = Source(from_traces, ids, None, last, since, until, limit, seed if sample else None)
-    found = _found(settings, source)
-    if source.given and not found.cases:
-        raise typer.Exit(_nothing(name, found, as_json))
-    _say(make(Tracking(settings.mlflow.uri), settings, name, found.cases, frozen=freeze), found, as_json)
+    with carrying(settings.data, "dataset"):
+        found = _found(settings, source)
+        if source.given and not found.cases:
+            raise typer.Exit(_nothing(name, found, as_json))
+        made = make(Tracking(settings.mlflow.uri), settings, name, found.cases, frozen=freeze)
+    _say(made, found, as_json)
 
 
 @app.command(epilog=example("watchkeeper dataset add refunds --ids wanted.txt"))
@@ -238,10 +241,13 @@ def _add(settings: Settings, name: str, source: Source, *, make: bool, as_json: 
     from watchkeeper.tracking import Tracking
     from watchkeeper_evaluations.dataset import add
 
-    found = _found(settings, source)
-    if not found.cases:
-        return _nothing(name, found, as_json)
-    _say(add(Tracking(settings.mlflow.uri), settings, name, found.cases, make=make), found, as_json)
+    # A file is nobody's request, and may come slowly, out of a pipe.
+    with carrying(settings.data, "dataset") if source.file is None else contextlib.nullcontext():
+        found = _found(settings, source)
+        if not found.cases:
+            return _nothing(name, found, as_json)
+        added = add(Tracking(settings.mlflow.uri), settings, name, found.cases, make=make)
+    _say(added, found, as_json)
     return 0
 
 

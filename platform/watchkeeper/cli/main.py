@@ -13,7 +13,7 @@ from watchkeeper.cli import output
 from watchkeeper.cli.dataset import app as dataset
 from watchkeeper.cli.experiment import app as experiment
 from watchkeeper.cli.import_ import app as import_
-from watchkeeper.cli.options import ASK, IMPROVE, ONE_PROCESS, WHOLE, Config, Data, Json, example
+from watchkeeper.cli.options import ASK, IMPROVE, KEEP, ONE_PROCESS, WHOLE, Config, Data, Json, example
 from watchkeeper.cli.release import app as release
 
 app = typer.Typer(
@@ -166,6 +166,40 @@ def verify(
     from watchkeeper.cli.verify import run
 
     raise typer.Exit(run(output.settings(config, data), scored=scored, as_json=as_json))
+
+
+@app.command(rich_help_panel=KEEP, epilog=example("watchkeeper erase --user u-1024 --dry-run"))
+def erase(
+    user: Annotated[str | None, typer.Option("--user", help="Everything of this user.")] = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Only as a user of this tenant.")] = None,
+    request: Annotated[list[str] | None, typer.Option("--request", help="Everything of this request; give each.")] = None,
+    ids: Annotated[str | None, typer.Option("--ids", help="A file of requests' ids, a line each; - is stdin.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what there is.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    by: Annotated[str | None, typer.Option("--by", help="Who erases, for the audit (default: who is logged in).")] = None,
+    config: Config = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Remove what a person's requests left, everywhere, and say what could not be reached (1).
+
+    Later requests of the same sessions go too, since they hold the turns before them.
+    """
+    from watchkeeper.cli.erase import run
+
+    settings = output.settings(config, data)
+    code = run(
+        settings,
+        user=user,
+        tenant=tenant,
+        requests=request or (),
+        ids=ids,
+        dry_run=dry_run,
+        yes=yes,
+        by=by,
+        as_json=as_json,
+    )
+    raise typer.Exit(code)
 
 
 @app.command(rich_help_panel=IMPROVE, epilog=example("watchkeeper compare champion watchkeeper@2"))

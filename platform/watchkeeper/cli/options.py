@@ -13,6 +13,7 @@ ONE_PROCESS = "One process"
 WHOLE = "Everything at once"
 ASK = "Ask"
 IMPROVE = "Make it better"
+KEEP = "Keep the data"
 
 
 def example(line: str) -> str:

@@ -39,6 +39,8 @@ ZSTD: Final = WriterProperties(compression="ZSTD", compression_level=3)
 FOOTERS: Final = 512
 """So many files' footers are kept for the next query (80 KB each). DuckDB never forgets one, so then it starts anew."""
 
+_ID: Final = re.compile(r"[A-Za-z0-9_-]+")
+
 ATTEMPTS: Final = 20
 T = TypeVar("T")
 
@@ -125,12 +127,34 @@ class Lake:
         """Joins, day by day, files smaller than `size` bytes into files of about that size. Old versions stay readable."""
         self._retried(table, lambda: self._created(table).optimize.compact(target_size=size))
 
-    def vacuum(self, table: str, hours: int) -> None:
-        """Deletes files that no version of the last `hours` hours uses; what was older can no longer be read."""
-        self._retried(
-            table,
-            lambda: self._created(table).vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False),
-        )
+    def delete(self, table: str, column: str, values: Iterable[str]) -> int:
+        """Deletes the rows whose `column` is one of `values`, in one commit that loses nothing appended meanwhile; how many
+        they were. Old versions hold them until a `vacuum`. `values` stand in the table's log: ids, never a text."""
+        wanted = sorted(set(values))
+        wrong = next((value for value in wanted if not _ID.fullmatch(value)), None)
+        if wrong is not None or column not in TABLES[table].names:
+            raise ValueError(f"rows are deleted by ids in a column, not by {column} = {wrong!r}")
+        predicate = f"{column} IN ({', '.join(map(repr, wanted))})"
+
+        def commit() -> int:
+            delta = self._opened(table) if wanted else None
+            if delta is None:
+                return 0
+            return int(delta.delete(predicate, writer_properties=ZSTD)["num_deleted_rows"])
+
+        return self._retried(table, commit)
+
+    def vacuum(self, table: str, hours: int, *, everything: bool = False) -> None:
+        """Deletes files that no version of the last `hours` hours uses; what was older can no longer be read. `everything`:
+        also what no version ever used, as a crash in the middle of an append leaves it. With 0 hours that takes a file from
+        under the hands of a writer: only where there is none."""
+
+        def clean() -> None:
+            delta = self._opened(table)
+            if delta is not None:
+                delta.vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False, full=everything)
+
+        self._retried(table, clean)
 
     def files(self, table: str) -> dict[date, list[int]]:
         """The sizes (bytes) of the table's files, by day."""

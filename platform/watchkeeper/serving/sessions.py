@@ -7,8 +7,8 @@ is no loss (the record has it); an answer is never kept waiting for a store that
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -21,18 +21,23 @@ KEPT_CHARACTERS: Final = 16_000
 _SWEEP_S: Final = 600.0
 _LOCK_WAIT_S: Final = 0.05
 
+_ERASE_WAIT_S: Final = 20.0
+
 _SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS turns (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, session TEXT NOT NULL, at REAL NOT NULL,
-    asked TEXT NOT NULL, answered TEXT NOT NULL
+DROP TABLE IF EXISTS turns;
+CREATE TABLE IF NOT EXISTS exchanges (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, session TEXT NOT NULL, request_id TEXT NOT NULL,
+    at REAL NOT NULL, asked TEXT NOT NULL, answered TEXT NOT NULL
 );
-CREATE INDEX IF NOT EXISTS turns_of_session ON turns (tenant, session, number);
-CREATE INDEX IF NOT EXISTS turns_by_age ON turns (at);
+CREATE INDEX IF NOT EXISTS exchanges_of_session ON exchanges (tenant, session, number);
+CREATE INDEX IF NOT EXISTS exchanges_of_request ON exchanges (request_id);
+CREATE INDEX IF NOT EXISTS exchanges_by_age ON exchanges (at);
 """
+"""`turns` is what came before: without the ids of requests, so that nobody could say whose they were."""
 
 
 class SessionsUnavailable(Exception):
-    """The store cannot be read or written now; the message is a short code."""
+    """The store cannot be read or written now; the message is a short code, of `forget` one line."""
 
 
 class Sessions:
@@ -49,7 +54,7 @@ class Sessions:
         """The last `limit` turns, oldest first, two messages each. Raises `SessionsUnavailable`."""
         with self._opened() as connection:
             rows = connection.execute(
-                "SELECT asked, answered FROM turns WHERE tenant = ? AND session = ? AND at > ?"
+                "SELECT asked, answered FROM exchanges WHERE tenant = ? AND session = ? AND at > ?"
                 " ORDER BY number DESC LIMIT ?",
                 (tenant, session, self._clock() - KEPT_S, max(limit, 0)),
             ).fetchall()
@@ -59,30 +64,22 @@ class Sessions:
             for message in (Message("user", asked), Message("assistant", answered))
         )
 
-    def add(self, tenant: str, session: str, user_text: str, answer_text: str) -> None:
-        """Stores one turn, and forgets what is beyond the bounds. Raises `SessionsUnavailable`."""
+    def add(self, tenant: str, session: str, user_text: str, answer_text: str, request_id: str) -> None:
+        """Stores the turn of one request, and forgets what is beyond the bounds. Raises `SessionsUnavailable`."""
         now = self._clock()
         with self._opened() as connection, connection:
             connection.execute(
-                "INSERT INTO turns (tenant, session, at, asked, answered) VALUES (?, ?, ?, ?, ?)",
-                (tenant, session, now, _stored(user_text), _stored(answer_text)),
+                "INSERT INTO exchanges (tenant, session, request_id, at, asked, answered) VALUES (?, ?, ?, ?, ?, ?)",
+                (tenant, session, request_id, now, _stored(user_text), _stored(answer_text)),
             )
             connection.execute(
-                "DELETE FROM turns WHERE tenant = :tenant AND session = :session AND number <= (SELECT number FROM turns"
-                " WHERE tenant = :tenant AND session = :session ORDER BY number DESC LIMIT 1 OFFSET :kept)",
+                "DELETE FROM exchanges WHERE tenant = :tenant AND session = :session AND number <= (SELECT number"
+                " FROM exchanges WHERE tenant = :tenant AND session = :session ORDER BY number DESC LIMIT 1 OFFSET :kept)",
                 {"tenant": tenant, "session": session, "kept": KEPT_TURNS},
             )
             if now >= self._sweep_at:
-                connection.execute("DELETE FROM turns WHERE at <= ?", (now - KEPT_S,))
+                connection.execute("DELETE FROM exchanges WHERE at <= ?", (now - KEPT_S,))
                 self._sweep_at = now + _SWEEP_S
-
-    def erase(self, tenant: str, session: str) -> int:
-        """Forgets a session and overwrites what was stored of it; how many turns it had. Raises `SessionsUnavailable`."""
-        with self._opened() as connection:
-            with connection:
-                gone = connection.execute("DELETE FROM turns WHERE tenant = ? AND session = ?", (tenant, session)).rowcount
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        return gone
 
     def close(self) -> None:
         with self._lock:
@@ -106,16 +103,7 @@ class Sessions:
 
     def _connect(self) -> sqlite3.Connection:
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(self._file, timeout=_LOCK_WAIT_S, check_same_thread=False)
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute("PRAGMA secure_delete = ON")
-            connection.executescript(_SCHEMA)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        return _connected(self._file, _LOCK_WAIT_S)
 
     def _unavailable(self, code: str) -> SessionsUnavailable:
         """Lets the connection go: the next call opens a file that may be sound again."""
@@ -128,3 +116,41 @@ class Sessions:
 def _stored(text: str) -> str:
     """As SQLite can keep it: cut, and without lone surrogates."""
     return text[:KEPT_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
+
+
+def forget(file: Path, request_ids: Iterable[str], *, wait_s: float = _ERASE_WAIT_S) -> int:
+    """Forgets every session of which one of these requests is a turn, and overwrites what was stored of it; how many turns
+    that were. A session goes whole: its later turns answer the earlier ones. Waits for gateways at work on the file.
+
+    Raises `SessionsUnavailable`; what was deleted by then may still stand in the log, until it is done again.
+    """
+    if not file.exists():
+        return 0
+    try:
+        with closing(_connected(file, wait_s)) as connection:
+            with connection:
+                connection.execute("CREATE TEMP TABLE erased (request_id TEXT PRIMARY KEY)")
+                connection.executemany("INSERT OR IGNORE INTO erased VALUES (?)", ((name,) for name in request_ids))
+                gone = connection.execute(
+                    "DELETE FROM exchanges WHERE (tenant, session) IN (SELECT tenant, session FROM exchanges"
+                    " WHERE request_id IN (SELECT request_id FROM erased))"
+                ).rowcount
+            busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    except (sqlite3.Error, OSError) as error:
+        raise SessionsUnavailable(f"{file}: {error}") from error
+    if busy:
+        raise SessionsUnavailable(f"{file}: others were at work on it for {wait_s:g} s")
+    return gone
+
+
+def _connected(file: Path, wait_s: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(file, timeout=wait_s, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.executescript(_SCHEMA)
+    except BaseException:
+        connection.close()
+        raise
+    return connection

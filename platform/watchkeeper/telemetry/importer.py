@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from watchkeeper.carrying import carrying
 from watchkeeper.lake.interactions import to_arrow
 from watchkeeper.lake.lake import Lake
 from watchkeeper.lake.rollup import roll_up_rows
@@ -85,10 +86,11 @@ class Importer:
         done = Imported(self._experiment)
         for page in self._tracking.traces(self._experiment, since):
             done.read += len(page)
-            fresh = self._fresh(page, done)
-            for start in range(0, len(fresh), AT_ONCE):
-                self._bring(fresh[start : start + AT_ONCE], done)
-                progress(done)
+            with carrying(self._settings.data, "import"):
+                fresh = self._fresh(page, done)
+                for start in range(0, len(fresh), AT_ONCE):
+                    self._bring(fresh[start : start + AT_ONCE], done)
+                    progress(done)
             progress(done)
         return done
 

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from watchkeeper.carrying import carrying
 from watchkeeper.settings import Settings
 from watchkeeper.telemetry.dead_letters import DeadLetters, Letterbox
 from watchkeeper.telemetry.deliveries import Deliveries
@@ -64,7 +65,8 @@ def resend(settings: Settings) -> Resent:
         for sink in sinks:
             name = sink.name
             try:
-                taken[name] = _empty(sink, dead)
+                with carrying(settings.data, "shipping"):
+                    taken[name] = _empty(sink, dead)
             except Exception as error:  # the sink is away: its letters stay, and the other's are not held up
                 taken[name] = 0
                 errors[name] = f"{type(error).__name__}: {error}"

@@ -37,6 +37,15 @@ RECORD: Final = "record"
 FEEDBACK: Final = "feedback"
 """The kind of row whose body is a `Feedback`; its request id is that of the answer it speaks of."""
 
+ERASED: Final = "erased"
+"""What is left of an erased record: an empty body. It is still the record of its request, and no sink takes it."""
+
+UNSAID: Final = "unsaid"
+"""What is left of erased feedback, likewise. Rows are never deleted: their sequence has no gaps."""
+
+IS_RECORD: Final = f"kind IN ('{RECORD}', '{ERASED}')"
+"""SQL: the row is its request's record."""
+
 # PRAGMA user_version says how far a file has come; SQLite sets it to 0.
 UNBORN: Final = 0
 OPEN: Final = 1
@@ -52,7 +61,7 @@ ADD_ACCEPT: Final = "INSERT INTO accepted VALUES (?, ?, ?)"
 ADD_RECORD: Final = "INSERT INTO records VALUES (?, ?, ?, ?, ?)"
 UNANSWERED: Final = (
     "SELECT request_id, received_at FROM accepted "
-    f"WHERE request_id NOT IN (SELECT request_id FROM records WHERE kind = '{RECORD}')"
+    f"WHERE request_id NOT IN (SELECT request_id FROM records WHERE {IS_RECORD})"
 )
 
 
@@ -114,14 +123,14 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
         """The ids of its accepts, and sequence and id of its records, at one moment. Raises as `rows` does."""
         with reading(self.path) as database:
             accepted = [name for (name,) in database.execute("SELECT request_id FROM accepted ORDER BY sequence")]
-            sql = "SELECT sequence, request_id FROM records WHERE kind = ? ORDER BY sequence"
-            return accepted, database.execute(sql, (RECORD,)).fetchall()
+            sql = f"SELECT sequence, request_id FROM records WHERE {IS_RECORD} ORDER BY sequence"
+            return accepted, database.execute(sql).fetchall()
 
     def count(self, after: int) -> int:
         """How many records come after `after`. Raises as `rows` does."""
         with reading(self.path) as database:
-            sql = "SELECT count(*) FROM records WHERE sequence > ? AND kind = ?"
-            return int(database.execute(sql, (after, RECORD)).fetchone()[0])
+            sql = f"SELECT count(*) FROM records WHERE sequence > ? AND {IS_RECORD}"
+            return int(database.execute(sql, (after,)).fetchone()[0])
 
     def records_of(self, request_ids: Iterable[str], after: int) -> list[Row]:
         """The records of these requests that come after `after`, in order. Raises as `rows` does."""
@@ -133,7 +142,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 
     def oldest(self, after: int) -> int | None:
         """When the oldest request was received whose record comes after `after`, or, unless sealed, is still to come."""
-        queries = [f"SELECT min(received_at) FROM records WHERE kind = '{RECORD}' AND sequence > {int(after)}"]
+        queries = [f"SELECT min(received_at) FROM records WHERE {IS_RECORD} AND sequence > {int(after)}"]
         if not self.sealed:  # else it was carried on, and is seen there
             queries.append(f"SELECT min(received_at) FROM ({UNANSWERED})")
         with reading(self.path) as database:
@@ -239,6 +248,7 @@ def create(
         database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
         try:
             database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA secure_delete = ON")  # else what is erased may live on in a page's free bytes
             # NORMAL: a commit is in the system's hands and survives us. FULL: it is on the disk.
             database.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
             with transaction(database):

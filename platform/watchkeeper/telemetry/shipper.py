@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from watchkeeper.carrying import carrying
 from watchkeeper.lake.lake import Lake
 from watchkeeper.lake.upkeep import tidy
 from watchkeeper.record import Record
@@ -119,7 +120,8 @@ class Feed:
                 break
             try:
                 if self.sink.position(segment) < segment.last:
-                    count = self.sink.step(segment)
+                    with carrying(self._spool.parent, "shipping"):
+                        count = self.sink.step(segment)
                     self.delivered += count
                 self.positions[segment.uid] = self.sink.position(segment)
                 full = full or self.positions[segment.uid] < segment.last
@@ -129,7 +131,8 @@ class Feed:
                 if segment.path.exists():
                     raise
         self.unreadable = unreadable
-        self.sink.tend()
+        with carrying(self._spool.parent, "shipping"):
+            self.sink.tend()
         return full
 
     def _reached(self, goal: Sequence[Segment]) -> bool:
@@ -232,7 +235,8 @@ class Shipper:
             self._report(found)
             if self._clock() - self._kept_at >= UPKEEP_S:
                 self._kept_at = self._clock()
-                self._upkeep()
+                with carrying(self._data, "upkeep"):
+                    self._upkeep()
         except Exception as error:  # a full disk, say: the feeds go on meanwhile
             _log.warning("housekeeping failed: %s: %s", type(error).__name__, error)
 

@@ -22,7 +22,7 @@ from watchkeeper.lake.rollup import roll_up_rows
 from watchkeeper.record import Record, decode
 from watchkeeper.telemetry.dead_letters import DeadLetter, DeadLetters
 from watchkeeper.telemetry.opinions import Said
-from watchkeeper.telemetry.segment import FEEDBACK, RECORD, Row, unanswered
+from watchkeeper.telemetry.segment import ERASED, FEEDBACK, RECORD, UNSAID, Row, unanswered
 
 MLFLOW: Final = "mlflow"
 LAKE: Final = "lake"
@@ -135,7 +135,7 @@ def decoded(rows: Sequence[Row]) -> Decoded:
                 batch.records.append((row, decode(row.body)))
             elif row.kind == FEEDBACK:
                 batch.said.append((row, feedback.decode(row.body)))
-            else:
+            elif row.kind not in (ERASED, UNSAID):
                 batch.refused.append((row, f"not a kind that is known here: {row.kind}"))
         except (msgspec.DecodeError, ValueError) as error:
             batch.refused.append((row, f"not a {row.kind}: {error}"))

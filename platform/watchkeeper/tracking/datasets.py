@@ -6,7 +6,7 @@ keeps each `inputs` once in a dataset, whoever writes it. Knows nothing of what 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -95,6 +95,21 @@ class Datasets:
             records, _ = _store(client)._load_dataset_records(dataset_id, max_results=None)
         return [_entry(record) for record in records]
 
+    def remove(self, dataset_id: str, traces: Collection[str]) -> list[Entry]:
+        """Deletes the records that were made from these traces (request ids), and returns them. Cut off, it can be done
+        again."""
+        with self._tracking.speaking() as client:
+            records, _ = _store(client)._load_dataset_records(dataset_id, max_results=None)
+            meant = [record for record in records if _entry(record).trace in traces]
+            for start in range(0, len(meant), BATCH):
+                ids = [record.dataset_record_id for record in meant[start : start + BATCH]]
+                _store(client).delete_dataset_records(dataset_id, ids)
+        return [_entry(record) for record in meant]
+
+    def untag(self, dataset_id: str, key: str) -> None:
+        with self._tracking.speaking() as client:
+            client.delete_dataset_tag(dataset_id, key)
+
     def _upsert(self, client: "MlflowClient", dataset_id: str, records: list[dict[str, Any]]) -> None:
         from mlflow.exceptions import MlflowException
 
@@ -144,8 +159,8 @@ def _store(client: "MlflowClient") -> Any:
 
 
 def _count(profile: str | None) -> int:
-    counted = json.loads(profile) if profile else {}
-    return int(counted.get("num_records", 0))
+    counted = json.loads(profile) if profile else None
+    return int(counted.get("num_records", 0)) if counted else 0  # MLflow writes `null` once the last record has gone
 
 
 def _record(entry: Entry) -> dict[str, Any]:

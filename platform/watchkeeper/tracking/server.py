@@ -4,9 +4,13 @@ import contextlib
 import sqlite3
 import sys
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from watchkeeper.settings import Settings
+
+FOLDER: Final = "mlflow"
+DATABASE: Final = "mlflow.db"
 
 
 def server_command(settings: Settings, data: Path) -> tuple[list[str], dict[str, str]]:
@@ -16,9 +20,9 @@ def server_command(settings: Settings, data: Path) -> tuple[list[str], dict[str,
     do not wait for each other. Without telemetry, job runner, AI gateway and catalogue downloads: nothing leaves the
     machine. Raises `OSError` when the folder cannot be made.
     """
-    folder = (data / "mlflow").absolute()
+    folder = (data / FOLDER).absolute()
     (folder / "artifacts").mkdir(parents=True, exist_ok=True)
-    database = folder / "mlflow.db"
+    database = folder / DATABASE
     with contextlib.closing(sqlite3.connect(database)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
     place = urlsplit(settings.mlflow.uri)
@@ -36,3 +40,9 @@ def server_command(settings: Settings, data: Path) -> tuple[list[str], dict[str,
         "MLFLOW_MODEL_CATALOG_URI": "",
     }
     return argv, environment
+
+
+def own_database(settings: Settings) -> Path | None:
+    """The database of the server that `server_command` starts on this data folder; None: MLflow is somebody else's."""
+    database = settings.data / FOLDER / DATABASE
+    return database if settings.mlflow.start and database.exists() else None

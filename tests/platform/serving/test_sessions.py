@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watchkeeper.record import Message
-from watchkeeper.serving.sessions import KEPT_CHARACTERS, KEPT_S, KEPT_TURNS, Sessions, SessionsUnavailable
+from watchkeeper.serving.sessions import KEPT_CHARACTERS, KEPT_S, KEPT_TURNS, Sessions, SessionsUnavailable, forget
 
 
 class Clock:
@@ -34,8 +34,8 @@ def texts(messages: tuple[Message, ...]) -> list[str]:
 
 def test_turns_come_back_in_order_as_messages(file: Path) -> None:
     sessions = Sessions(file)
-    sessions.add("t", "s", "Hi", "Hello")
-    sessions.add("t", "s", "And?", "Well")
+    sessions.add("t", "s", "Hi", "Hello", "r")
+    sessions.add("t", "s", "And?", "Well", "r")
     assert sessions.turns("t", "s", 6) == (
         Message("user", "Hi"),
         Message("assistant", "Hello"),
@@ -49,7 +49,7 @@ def test_turns_come_back_in_order_as_messages(file: Path) -> None:
 
 def test_tenants_and_sessions_do_not_see_each_other(file: Path) -> None:
     sessions = Sessions(file)
-    sessions.add("t", "s", "mine", "yes")
+    sessions.add("t", "s", "mine", "yes", "r")
     assert sessions.turns("other", "s", 6) == ()
     assert sessions.turns("t", "other", 6) == ()
     sessions.close()
@@ -57,8 +57,8 @@ def test_tenants_and_sessions_do_not_see_each_other(file: Path) -> None:
 
 def test_another_worker_reads_what_this_one_wrote(file: Path) -> None:
     one, other = Sessions(file), Sessions(file)
-    one.add("t", "s", "a", "b")
-    other.add("t", "s", "c", "d")
+    one.add("t", "s", "a", "b", "r")
+    other.add("t", "s", "c", "d", "r")
     assert texts(one.turns("t", "s", 6)) == texts(other.turns("t", "s", 6)) == ["a", "b", "c", "d"]
     one.close()
     other.close()
@@ -67,8 +67,8 @@ def test_another_worker_reads_what_this_one_wrote(file: Path) -> None:
 def test_only_the_last_turns_are_kept(file: Path) -> None:
     sessions = Sessions(file)
     for number in range(KEPT_TURNS + 10):
-        sessions.add("t", "s", f"q{number}", f"a{number}")
-    sessions.add("t", "other", "q", "a")
+        sessions.add("t", "s", f"q{number}", f"a{number}", "r")
+    sessions.add("t", "other", "q", "a", "r")
     assert len(sessions.turns("t", "s", 1000)) == 2 * KEPT_TURNS
     assert texts(sessions.turns("t", "s", 1000))[0] == "q10"
     assert len(sessions.turns("t", "other", 1000)) == 2
@@ -78,32 +78,50 @@ def test_only_the_last_turns_are_kept(file: Path) -> None:
 def test_old_turns_are_not_given_and_then_gone(file: Path) -> None:
     clock = Clock()
     sessions = Sessions(file, clock)
-    sessions.add("t", "old", "q", "a")
+    sessions.add("t", "old", "q", "a", "r")
     clock.now += KEPT_S + 1
     assert sessions.turns("t", "old", 6) == ()
-    sessions.add("t", "new", "q", "a")
+    sessions.add("t", "new", "q", "a", "r")
     sessions.close()
     with sqlite3.connect(file) as connection:
-        assert connection.execute("SELECT session FROM turns").fetchall() == [("new",)]
+        assert connection.execute("SELECT session FROM exchanges").fetchall() == [("new",)]
     connection.close()
 
 
 def test_a_long_text_is_cut_and_a_broken_character_replaced(file: Path) -> None:
     sessions = Sessions(file)
-    sessions.add("t", "s", "x" * (KEPT_CHARACTERS + 5), "bad \ud800")
+    sessions.add("t", "s", "x" * (KEPT_CHARACTERS + 5), "bad \ud800", "r")
     assert [len(text) for text in texts(sessions.turns("t", "s", 1))] == [KEPT_CHARACTERS, 5]
     sessions.close()
 
 
-def test_erasing_leaves_no_trace_in_the_files(file: Path) -> None:
+def test_what_is_forgotten_leaves_no_trace_in_the_files(file: Path) -> None:
     sessions = Sessions(file)
-    sessions.add("t", "s", "the quick brown secret", "noted")
-    sessions.add("t", "s", "more", "yes")
-    sessions.add("t", "kept", "stays", "yes")
-    assert sessions.erase("t", "s") == 2
+    sessions.add("t", "s", "the quick brown secret", "noted", "first")
+    sessions.add("t", "s", "more", "as you said: the quick brown secret", "second")
+    sessions.add("t", "kept", "stays", "yes", "third")
+    assert any(b"brown secret" in part.read_bytes() for part in file.parent.iterdir())
+    assert forget(file, ["first", "unknown"]) == 2, "its later turns lean on it"
     assert sessions.turns("t", "s", 6) == ()
     assert texts(sessions.turns("t", "kept", 6)) == ["stays", "yes"]
     assert not any(b"brown secret" in part.read_bytes() for part in file.parent.iterdir())
+    assert forget(file, ["first"]) == 0
+    sessions.close()
+
+
+def test_forgetting_makes_no_file_and_says_when_somebody_holds_it(file: Path) -> None:
+    assert forget(file, ["r"]) == 0
+    assert not file.exists()
+    sessions = Sessions(file)
+    sessions.add("t", "s", "q", "a", "r")
+    reader = sqlite3.connect(file)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM exchanges").fetchall()
+    with pytest.raises(SessionsUnavailable, match="others were at work on it"):
+        forget(file, ["r"], wait_s=0.1)
+    reader.close()
+    assert forget(file, ["r"]) == 0, "the rows went before, and now the log"
+    assert file.with_name(f"{file.name}-wal").stat().st_size == 0
     sessions.close()
 
 
@@ -114,24 +132,24 @@ def test_a_broken_file_is_unavailable_and_a_sound_one_is_used_again(file: Path) 
     with pytest.raises(SessionsUnavailable, match="sessions_corrupt"):
         sessions.turns("t", "s", 6)
     with pytest.raises(SessionsUnavailable, match="sessions_corrupt"):
-        sessions.add("t", "s", "q", "a")
+        sessions.add("t", "s", "q", "a", "r")
     file.unlink()
-    sessions.add("t", "s", "q", "a")
+    sessions.add("t", "s", "q", "a", "r")
     assert texts(sessions.turns("t", "s", 6)) == ["q", "a"]
     sessions.close()
 
 
 def test_a_locked_file_is_unavailable_for_writing_and_still_read(file: Path) -> None:
     sessions = Sessions(file)
-    sessions.add("t", "s", "q", "a")
+    sessions.add("t", "s", "q", "a", "r")
     holder = sqlite3.connect(file, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(SessionsUnavailable, match="sessions_locked"):
-        sessions.add("t", "s", "q2", "a2")
+        sessions.add("t", "s", "q2", "a2", "r")
     assert texts(sessions.turns("t", "s", 6)) == ["q", "a"]
     holder.execute("ROLLBACK")
     holder.close()
-    sessions.add("t", "s", "q3", "a3")
+    sessions.add("t", "s", "q3", "a3", "r")
     assert texts(sessions.turns("t", "s", 6)) == ["q", "a", "q3", "a3"]
     sessions.close()
 
@@ -147,7 +165,7 @@ def test_threads_may_share_one(file: Path) -> None:
 
     def work(name: str) -> None:
         for number in range(20):
-            sessions.add("t", name, f"q{number}", "a")
+            sessions.add("t", name, f"q{number}", "a", "r")
 
     threads = [threading.Thread(target=work, args=(f"s{number}",)) for number in range(4)]
     for thread in threads:
@@ -165,7 +183,7 @@ from watchkeeper.serving.sessions import Sessions, SessionsUnavailable
 sessions, done = Sessions(Path(sys.argv[1])), 0
 while done < 25:
     try:
-        sessions.add("t", sys.argv[2], f"q{done}", "a")
+        sessions.add("t", sys.argv[2], f"q{done}", "a", "r")
         done += 1
     except SessionsUnavailable:
         pass
@@ -190,5 +208,5 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sessions]:
 
 @given(tenant=st.text(max_size=20), session=st.text(max_size=20), asked=st.text(max_size=50), answered=st.text(max_size=50))
 def test_any_text_comes_back_as_it_went(shared: Sessions, tenant: str, session: str, asked: str, answered: str) -> None:
-    shared.add(tenant, session, asked, answered)
+    shared.add(tenant, session, asked, answered, "r")
     assert texts(shared.turns(tenant, session, 1)) == [asked, answered]

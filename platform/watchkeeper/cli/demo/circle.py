@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 import requests as http
 
+from watchkeeper.carrying import carrying
 from watchkeeper.cli.demo.releases import BETTER, BETTER_NOTE, FIRST, FIRST_NOTE
 from watchkeeper.cli.demo.traffic import answers
 from watchkeeper.settings import Settings
@@ -94,6 +95,11 @@ def improve(settings: Settings, window: Window, gateway: str, progress: Callable
 
 def _curated(settings: Settings, window: Window) -> int:
     """Failing answers → a frozen dataset of their prompts, with the answers that somebody wrote. Returns how many cases."""
+    with carrying(settings.data, "dataset"):
+        return _made(settings, window)
+
+
+def _made(settings: Settings, window: Window) -> int:
     written = answers()
     taken = dataset.from_traces(settings, FILTER, window).cases
     cases = [msgspec.structs.replace(case, reference=written.get(case.messages[-1].content)) for case in taken]

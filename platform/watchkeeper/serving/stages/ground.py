@@ -67,7 +67,7 @@ async def remember(journey: Journey, parts: Parts) -> None:
         return
     try:
         asked, answered = parts.redact(journey.prompt)[0], parts.redact(journey.delivered)[0]
-        parts.sessions.add(journey.tenant, session, asked, answered)
+        parts.sessions.add(journey.tenant, session, asked, answered, journey.request_id)
     except SessionsUnavailable as away:
         journey.spans["ground"].attributes["not_stored"] = str(away)
 

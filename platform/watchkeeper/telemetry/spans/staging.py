@@ -134,18 +134,25 @@ class Staging:
         for a while; returns how many there were. Raises `StagingUnavailable`."""
         if not self.exists:
             return 0
+        names = {*request_ids, *(() if user is None else self.of_user(user))}
         with self._writing() as database:
-            names = set(request_ids)
-            for (trace,) in database.execute("SELECT trace FROM traces").fetchall():
-                if user is not None and any(part.user == user for part in self._parts(database, trace)):
-                    names.add(trace)
             gone = [name for name in names if database.execute("SELECT 1 FROM traces WHERE trace = ?", (name,)).fetchone()]
             for name in gone:
                 database.execute("INSERT OR REPLACE INTO finished VALUES (?, ?, x'')", (name, at))
                 self._drop(database, name)
         with self._opened() as database:
-            database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            busy = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        if busy:
+            raise StagingUnavailable(f"{self._file}: others were at work on it for {_LOCK_WAIT_S:g} s")
         return len(gone)
+
+    def of_user(self, user: str) -> list[str]:
+        """The traces that wait and are of a user. Raises `StagingUnavailable`."""
+        if not self.exists:
+            return []
+        with self._opened() as database:
+            names = [trace for (trace,) in database.execute("SELECT trace FROM traces ORDER BY trace")]
+            return [name for name in names if any(part.user == user for part in self._parts(database, name))]
 
     def waiting(self) -> int:
         """How many traces wait. Raises `StagingUnavailable`."""
