@@ -6,6 +6,7 @@ Knows nothing of what the stages do, or of where records go after the spool.
 
 import asyncio
 import contextlib
+import os
 import random
 import time
 import uuid
@@ -57,13 +58,11 @@ class Gateway:
 
     async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/chat/completions."""
-        request_id, received_at, started = uuid.uuid4().hex, time.time_ns() // 1000, time.perf_counter()
+        request_id, received_at, started = os.urandom(16).hex(), time.time_ns() // 1000, time.perf_counter()
         release = self.parts.releases.champion()
         headers = _headers(request_id, release.id)
-        request = Request(scope, receive)
         try:
-            body = await _body(request, self.parts.settings.gateway.max_body_bytes)
-            asked = parse(body)
+            asked = parse(await _body(receive, self.parts.settings.gateway.max_body_bytes))
             self.spool.accept(request_id, received_at)
         except ClientDisconnect:
             return
@@ -180,7 +179,7 @@ class Gateway:
         """POST /v1/feedback: what someone says of an answer. It is durable when it is answered."""
         feedback_id, received_at = uuid.uuid4().hex, time.time_ns() // 1000
         try:
-            body = await _body(request, min(BODY_BYTES, self.parts.settings.gateway.max_body_bytes))
+            body = await _body(request.receive, min(BODY_BYTES, self.parts.settings.gateway.max_body_bytes))
             said = opinion(body, self.parts.redact, feedback_id=feedback_id, received_at=received_at)
             await self.spool.append(said)
             response = completion.plain_json({"id": feedback_id, "request_id": said.request_id})
@@ -202,7 +201,7 @@ class Gateway:
         kind, limit = "", self.parts.settings.traces.max_body_bytes
         try:
             kind, packed = traces.form_of(request)
-            return await traces.take(self.intake, await _body(request, limit), kind, packed, limit)
+            return await traces.take(self.intake, await _body(request.receive, limit), kind, packed, limit)
         except ClientDisconnect:
             return Response(status_code=DISCONNECTED)  # nobody is there to read it
         except Refused as refused:
@@ -214,7 +213,7 @@ class Gateway:
     async def embeddings(self, request: Request) -> Response:
         """POST /v1/embeddings: the encoder's, for clients that want the same vectors."""
         try:
-            plain = msgspec.json.decode(await _body(request, self.parts.settings.gateway.max_body_bytes))
+            plain = msgspec.json.decode(await _body(request.receive, self.parts.settings.gateway.max_body_bytes))
             given = plain.get("input") if isinstance(plain, dict) else None
             texts = [given] if isinstance(given, str) else given
             if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
@@ -266,33 +265,39 @@ def _refusal(journey: Journey, refused: Refused) -> Response:
     return completion.error(refused, _headers(journey.request_id, journey.release.id))
 
 
-async def _body(request: Request, limit: int) -> bytes:
-    """The request's body. Raises `Refused` with 413 beyond `limit` bytes."""
+async def _body(receive: Receive, limit: int) -> bytes:
+    """The request's body. Raises `Refused` with 413 beyond `limit` bytes, and `ClientDisconnect`."""
     body = bytearray()
-    async for block in request.stream():
-        body += block
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
         if len(body) > limit:
             raise Refused(413, "request_too_large", f"the body is larger than {limit} bytes")
+        more = message.get("more_body", False)
     return bytes(body)
 
 
 async def _until_disconnect(work: Awaitable[None], receive: Receive) -> None:
-    """Runs `work`; cancels it when the client goes away first, and waits until it has cleaned up."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnect(receive))
+    """Runs `work`; cancels it when the client goes away first, and returns when it has cleaned up."""
+    task = asyncio.current_task()
+    assert task is not None
+    watch = asyncio.ensure_future(_cancel_when_gone(task, receive))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await work
+    except asyncio.CancelledError:
+        if not watch.done() or task.uncancel() > 0:
+            raise  # someone else ends this task
     finally:
-        gone.cancel()
-        if not task.done():
-            task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+        watch.cancel()
 
 
-async def _disconnect(receive: Receive) -> None:
+async def _cancel_when_gone(task: asyncio.Task[Any], receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+    task.cancel()
 
 
 async def _never() -> dict[str, Any]:
@@ -326,7 +331,8 @@ def application(settings: Settings) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         spool, replica = open_spool(settings)
         connector = aiohttp.TCPConnector(limit=0)
-        async with aiohttp.ClientSession(connector=connector) as session:
+        # No cookies: what an upstream sets for one client's request must not travel with another's.
+        async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
             parts = build(settings, session, clock=time.monotonic, rng=random.Random())
             gateway = app.state.gateway = Gateway(parts, spool, replica)
             carrying = asyncio.create_task(gateway.intake.run())

@@ -19,6 +19,7 @@ from watchkeeper.serving.guards import guards
 from watchkeeper.serving.knowledge import Knowledge
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.redact import Redactor
+from watchkeeper.serving.remembered import Remembered
 from watchkeeper.serving.sessions import Sessions
 from watchkeeper.serving.tokens import TokenCounter
 from watchkeeper.serving.upstreams import Upstreams
@@ -49,7 +50,7 @@ def build(settings: Settings, session: aiohttp.ClientSession, *, clock: Callable
         knowledge=knowledge,
         sessions=Sessions(settings.data / "sessions.sqlite"),
         guards=guards(settings),
-        redact=Redactor(),
+        redact=Remembered(Redactor()),
         upstreams=Upstreams(settings.all_upstreams, session, clock=clock, rng=rng),
         tokens=TokenCounter.open(_tokenizer(settings)),
     )

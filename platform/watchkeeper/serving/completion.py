@@ -17,7 +17,7 @@ _TYPES = {400: "invalid_request_error", 404: "invalid_request_error", 429: "rate
 
 
 def plain_json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(_clean(body)), status, headers, media_type="application/json")
+    return Response(_json(body), status, headers, media_type="application/json")
 
 
 def error(refused: Refused, headers: dict[str, str]) -> Response:
@@ -137,7 +137,14 @@ def _about(journey: Journey) -> dict[str, Any]:
 
 
 def _event(body: dict[str, Any]) -> bytes:
-    return b"data: " + msgspec.json.encode(_clean(body)) + b"\n\n"
+    return b"data: " + _json(body) + b"\n\n"
+
+
+def _json(body: Any) -> bytes:
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_clean(body))
 
 
 def _clean(value: Any) -> Any:

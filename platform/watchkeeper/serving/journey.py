@@ -3,10 +3,10 @@
 Holds what the stages found out; decides nothing.
 """
 
-import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Protocol
 
 import numpy as np
@@ -40,6 +40,28 @@ class Span:
     ms: float = 0.0
     status: StageStatus = "ok"
     attributes: dict[str, Scalar] = field(default_factory=dict)
+
+
+class Step:
+    """One run of a stage: an exception that leaves it marks its span `error`, but for a refusal: that is its work.
+
+    A class, as `contextlib`'s generators cost five times as much, and every request enters a dozen.
+    """
+
+    __slots__ = ("_clock", "_entered", "_span")
+
+    def __init__(self, span: Span, clock: Callable[[], float], entered: float) -> None:
+        self._span = span
+        self._clock = clock
+        self._entered = entered
+
+    def __enter__(self) -> Span:
+        return self._span
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._span.ms += (self._clock() - self._entered) * 1000
+        if error is not None and not isinstance(error, Refused):
+            self._span.status = "error"
 
 
 @dataclass(slots=True)
@@ -105,22 +127,13 @@ class Journey:
         generate = self.spans.get("generate")
         return self.elapsed_ms - (generate.ms if generate else 0.0)
 
-    @contextlib.contextmanager
-    def step(self, name: StageName) -> Iterator[Span]:
-        """Times a stage; an exception that leaves it marks it `error`, but for a refusal: that is its work."""
+    def step(self, name: StageName) -> "Step":
+        """Times a stage while it is entered."""
         entered = self.clock()
         span = self.spans.get(name)
         if span is None:
             span = self.spans[name] = Span(name, (entered - self.started) * 1000)
-        try:
-            yield span
-        except Refused:
-            raise
-        except BaseException:
-            span.status = "error"
-            raise
-        finally:
-            span.ms += (self.clock() - entered) * 1000
+        return Step(span, self.clock, entered)
 
     def take(self, delta: Delta) -> None:
         """Notes a piece of the answer as it arrives."""

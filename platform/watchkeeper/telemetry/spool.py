@@ -34,6 +34,9 @@ BATCH: Final = 2_000
 QUEUE: Final = 20_000
 """Entries that may wait for a disk that stands still; then the spool is full."""
 
+ACCEPT_S: Final = 0.005
+"""How long an accept may wait for others, or for its record, to be committed with."""
+
 RETRY_S: Final = 1.0
 """How often a writer that failed, or found no room, tries again, so that the spool opens without anyone asking for it."""
 
@@ -157,6 +160,9 @@ class Spool:
         self._lack: str | None = None
         self._full: str | None = None
         self._closed = False
+        self._together: list[_Entry] = []
+        self._handing_over = False
+        self._waking: asyncio.TimerHandle | None = None
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._database: sqlite3.Connection | None = None
         try:
@@ -173,13 +179,15 @@ class Spool:
         return self._full
 
     def accept(self, request_id: str, received_at: int) -> None:
-        """Notes that a request was taken in (`received_at`: µs). Committed at once, no later than its record.
+        """Notes that a request was taken in (`received_at`: µs). Committed within `ACCEPT_S`, no later than its record.
 
         Raises `SpoolFull` while the writer cannot write, or there is no room for more.
         """
         if self._full is not None:
             raise SpoolFull(self._full)
-        self._put(_Accept(request_id, received_at))
+        self._hold(_Accept(request_id, received_at))
+        if self._waking is None:
+            self._waking = asyncio.get_running_loop().call_later(ACCEPT_S, self._wake)
 
     async def append(self, said: Record | Feedback) -> None:
         """Returns when it is durable. Raises `SpoolFull` when it is not: an accepted request then gets a record that says
@@ -187,37 +195,54 @@ class Spool:
         is cancelled leaves it to be written."""
         if self._lack is not None and not isinstance(said, Record):
             raise SpoolFull(self._lack)
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         kind = RECORD if isinstance(said, Record) else FEEDBACK
-        self._put(_Append(said.request_id, said.received_at, kind, _body(said), done))
-        await done
+        await self._kept(said, kind, brought=False)
 
     async def bring(self, record: Record) -> None:
         """`accept` and `append` in one transaction, for a request that was answered elsewhere. Returns when it is durable.
         Raises `SpoolFull` when it is not: nothing of it is kept then, and it is its bringer's to bring again."""
         if self._full is not None:
             raise SpoolFull(self._full)
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._put(_Append(record.request_id, record.received_at, RECORD, _body(record), done, brought=True))
+        await self._kept(record, RECORD, brought=True)
+
+    async def _kept(self, said: Record | Feedback, kind: str, *, brought: bool) -> None:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        self._hold(_Append(said.request_id, said.received_at, kind, _body(said), done, brought))
+        if not self._handing_over:
+            self._handing_over = True
+            loop.call_soon(self._hand_over)
         await done
 
     async def close(self) -> None:
         """Writes what is queued, ends the segment and frees the lock. Accepts that are still open become `interrupted`."""
         if not self._closed:
             self._closed = True
+            self._hand_over()
             self._queue.put(None)
             await asyncio.to_thread(self._writer.join)
             os.close(self._held)
 
-    def _put(self, entry: _Entry) -> None:
+    def _hold(self, entry: _Entry) -> None:
         # What SQLite or the lake cannot take would spoil what comes with it and after it: it must not get in.
         if _ID.fullmatch(entry.request_id) is None or not 0 <= entry.received_at < YEAR_10000:
             raise ValueError(f"not a request's id and time: {entry.request_id!r}, {entry.received_at!r}")
         if self._closed:
             raise SpoolFull("the spool is closed")
-        if self._queue.qsize() >= QUEUE:
+        if self._queue.qsize() + len(self._together) >= QUEUE:
             raise SpoolFull(f"{self._place}: {QUEUE} entries wait for the disk")
-        self._queue.put(entry)
+        self._together.append(entry)
+
+    def _wake(self) -> None:
+        self._waking = None
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Gives the writer all that was held back, at once: waking it costs more than a row does, so that is done once for
+        all that comes in one turn of the loop, and for an accept and its record where the answer comes soon."""
+        entries, self._together, self._handing_over = self._together, [], False
+        for entry in entries:
+            self._queue.put(entry)
 
     # From here on: the writer's thread.
 

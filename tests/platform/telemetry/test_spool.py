@@ -23,7 +23,7 @@ from watchkeeper import feedback
 from watchkeeper.feedback import Feedback
 from watchkeeper.record import Record, decode
 from watchkeeper.telemetry.segment import FEEDBACK, RECORD, Row, Segment, adopt, segments, unfinished
-from watchkeeper.telemetry.spool import Spool, SpoolBusy, SpoolFull
+from watchkeeper.telemetry.spool import ACCEPT_S, Spool, SpoolBusy, SpoolFull
 
 Make = Callable[..., Record]
 Say = Callable[..., Feedback]
@@ -76,6 +76,28 @@ async def test_many_callers_share_few_commits(tmp_path: Path, make_record: Make,
     await asyncio.gather(*(spool.append(make_record()) for _ in range(500)))
     assert sum(commits) == 500
     assert len(commits) < 100
+    await spool.close()
+
+
+async def test_an_accept_waits_a_moment_for_its_record_and_no_longer(
+    tmp_path: Path, make_record: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool.open(tmp_path, "w0")
+    commits: list[int] = []
+    commit = Spool._commit
+
+    def counted(self: Spool, entries: Sequence[Any]) -> None:
+        commits.append(len(entries))
+        commit(self, entries)
+
+    monkeypatch.setattr(Spool, "_commit", counted)
+    quick, slow = make_record(), make_record()
+    spool.accept(quick.request_id, quick.received_at)
+    await spool.append(quick)
+    assert commits == [2], "an answer that comes at once costs one commit"
+    spool.accept(slow.request_id, slow.received_at)
+    await asyncio.sleep(20 * ACCEPT_S)
+    assert accepted(tmp_path) == {quick.request_id, slow.request_id}
     await spool.close()
 
 

@@ -77,7 +77,7 @@ def _matches(families: tuple[Family, ...], text: str) -> Iterator[tuple[int, int
         gated = family.gate.search(text) is None
         for pattern in family.patterns:
             rank += 1
-            if gated or (pattern.needs and not any(needed in lower for needed in pattern.needs)):
+            if gated or (pattern.needs and not any(map(lower.__contains__, pattern.needs))):
                 continue
             for start, end in pattern.spans(text):
                 yield start, end, rank, pattern
