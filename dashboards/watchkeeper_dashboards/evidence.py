@@ -35,7 +35,8 @@ def needs_review(lake: Lake, start: datetime, end: datetime, limit: int) -> list
         f"""SELECT request_id, received_at, left(prompt_text, {_PREVIEW}) AS prompt, action, status, error, model, total_ms,
         support, verdicts
         FROM (SELECT * REPLACE ({STATUS_SQL} AS status) FROM interactions WHERE {_WINDOW})
-        WHERE action <> 'pass' OR status = 'error' ORDER BY received_at DESC, request_id LIMIT $limit""",
+        WHERE (action <> 'pass' AND len(verdicts) > 0) OR status = 'error'
+        ORDER BY received_at DESC, request_id LIMIT $limit""",
         {"start": start, "end": end, "limit": limit},
     ).to_pylist()
     return rows

@@ -37,9 +37,9 @@ class MlflowLinks:
     def home(self) -> str:
         return f"{self._uri}/"
 
-    def trace(self, request_id: str) -> str | None:
-        """Where MLflow shows the trace of a request."""
-        experiment = self._experiment(self._traces)
+    def trace(self, request_id: str, experiment_name: str | None = None) -> str | None:
+        """Where MLflow shows the trace of a request. `experiment_name`: that holds it, where it is none of ours."""
+        experiment = self._experiment(experiment_name or self._traces)
         return None if experiment is None else self._tracking.trace_url(experiment, request_id)
 
     def run(self, run_id: str) -> str | None:

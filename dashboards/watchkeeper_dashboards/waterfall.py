@@ -5,6 +5,7 @@ from typing import Any, Final
 from dash import html
 from dash.development.base_component import Component
 
+from watchkeeper.record import UNGUARDED
 from watchkeeper_dashboards import parts, units
 from watchkeeper_dashboards.figures import STAGE_LABELS
 
@@ -21,7 +22,8 @@ def waterfall(row: dict[str, Any]) -> Component:
     """A row of the lake's `interactions` → its stages. The line is as long as the request, or as its last stage."""
     stages = row["stages"] or []
     if not stages:
-        return parts.empty("No stage was recorded: the request ended before it was let in.", small=True)
+        why = "none of its spans is one" if row["source"] in UNGUARDED else "the request ended before it was let in"
+        return parts.empty(f"No stage was recorded: {why}.", small=True)
     length = max([row["total_ms"] or 0.0, *(stage["offset_ms"] + stage["ms"] for stage in stages), 0.01])
     columns = [(_scale(length) if style == "wk-lane" else name, style) for name, style in _COLUMNS]
     rows = [parts.cells(_COLUMNS, _cells(stage, length, row["ttft_ms"])) for stage in stages]

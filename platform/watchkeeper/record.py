@@ -23,6 +23,8 @@ ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
 """Weakest first. `unknown` (a guard that could not judge) is stronger than `pass`: unknown is never reported as pass."""
 
 Origin = Literal["gateway", "otlp", "mlflow", "replay"]
+UNGUARDED: Final[tuple[Origin, ...]] = ("otlp", "mlflow")
+"""Where a request comes from that others served."""
 Scalar = str | int | float | bool
 
 
@@ -115,7 +117,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def action(self) -> Action:
-        """The strongest verdict; `pass` where no guard spoke up."""
+        """The strongest verdict. Where no guard spoke up: `pass`, but `unknown` of what never came through our guards."""
+        if not self.verdicts and self.source in UNGUARDED:
+            return "unknown"
         return strongest(verdict.action for verdict in self.verdicts)
 
 

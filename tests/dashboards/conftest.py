@@ -79,7 +79,7 @@ class NoLinks:
     def home(self) -> str:
         return "http://127.0.0.1:5000/"
 
-    def trace(self, request_id: str) -> str | None:
+    def trace(self, request_id: str, experiment_name: str | None = None) -> str | None:
         return f"http://127.0.0.1:5000/#/experiments/1/traces?traceId=tr-{request_id}"
 
     def run(self, run_id: str) -> str | None:

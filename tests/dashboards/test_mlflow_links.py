@@ -93,3 +93,12 @@ def test_runs_of_experiments_have_an_experiment_of_their_own(mlflow: str) -> Non
     known.experiment_run("r1")
     wait_for_questions()
     assert known.experiment_run("r1") == f"{mlflow}/#/experiments/9/runs/r1"
+
+
+def test_a_trace_of_others_is_shown_in_their_experiment(mlflow: str) -> None:
+    known = links(mlflow)
+    known.trace("a" * 32, "watchkeeper-jobs")
+    wait_for_questions()
+    trace = known.trace("a" * 32, "watchkeeper-jobs")
+    assert trace is not None
+    assert trace.startswith(f"{mlflow}/#/experiments/8/traces?")

@@ -4,9 +4,11 @@ import json
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from watchkeeper.lake.lake import Lake, LakeUnavailable
+from watchkeeper.record import Verdict
 from watchkeeper_dashboards.pages import overview
 
 CHARTS = ("latency", "stages", "interventions", "categories", "tokens")
@@ -69,6 +71,14 @@ def test_what_needs_review_is_newest_first_and_never_a_plain_pass(house: Any, re
     shown = [row["props"]["children"][0]["props"]["children"]["props"]["href"] for row in rows]
     expected = [record for record in reversed(house.records) if record.action != "pass" or record.status == 502]
     assert shown == [f"/traces/{record.request_id}?range=all" for record in expected[: overview.REVIEWED]]
+
+
+def test_what_others_served_is_no_review_for_want_of_guards(make_house: Any, reader_of: Any, traffic: Any) -> None:
+    ours, *theirs = (record for record in traffic(40, 8) if record.action == "flag" or record.status == 200)
+    others = [msgspec.structs.replace(one, source="otlp", verdicts=(), finish_reason="stop", error=None) for one in theirs]
+    flagged = msgspec.structs.replace(ours, verdicts=(Verdict("pii", "prompt", "EMAIL", "flag", None, "", "1"),))
+    review = look(reader_of(make_house([flagged, *others])), "?range=all")["response"]["overview-review"]["children"]
+    assert str(review).count("/traces/") == str(review).count(f"/traces/{flagged.request_id}") > 0
 
 
 def test_a_young_system_is_drawn_as_bars(make_house: Any, reader_of: Any, traffic: Any) -> None:

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import msgspec
+import pytest
 
 from watchkeeper.record import Message, Stage
 
@@ -97,3 +98,15 @@ def test_what_is_no_id_says_so(house: Any, reader_of: Any, read: Any) -> None:
     words = " ".join(read(look(reader_of(house), "<script>")))
     assert "That is no request id" in words
     assert "32 hexadecimal digits" in words
+
+
+@pytest.mark.parametrize("source", ["otlp", "mlflow"])
+def test_a_request_that_others_served_is_not_said_to_have_passed(
+    source: str, make_house: Any, reader_of: Any, read: Any, traffic: Any
+) -> None:
+    theirs = msgspec.structs.replace(traffic(1, 5)[0], source=source, stages=(), verdicts=(), release="", route="help-desk")
+    page = look(reader_of(make_house([theirs])), theirs.request_id)
+    words = read(page)
+    assert {"unknown", "No guard looked at this request.", source, "help-desk"} <= set(words)
+    assert "No stage was recorded: none of its spans is one." in words
+    assert not {"pass", "Our overhead", "Release"} & set(words)

@@ -6,7 +6,9 @@ import pytest
 from watchkeeper.record import (
     ACTIONS,
     STAGES,
+    Action,
     Message,
+    Origin,
     Record,
     Source,
     Stage,
@@ -59,3 +61,8 @@ def test_the_stages_are_the_contract() -> None:
     assert STAGES == (
         "admit", "preprocess", "embed", "ground", "guard_in", "route", "generate", "check", "guard_out", "postprocess",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(("source", "action"), [("gateway", "pass"), ("otlp", "unknown"), ("mlflow", "unknown")])
+def test_what_no_guard_of_ours_saw_did_not_pass(source: Origin, action: Action) -> None:
+    assert Record(request_id="a" * 32, received_at=1, source=source).action == action

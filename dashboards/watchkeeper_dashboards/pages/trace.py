@@ -16,7 +16,7 @@ from dash.development.base_component import Component
 
 from watchkeeper.lake import reading
 from watchkeeper.lake.rollup import status_of
-from watchkeeper.record import Record
+from watchkeeper.record import UNGUARDED, Record
 from watchkeeper_dashboards import feedback, parts, shell, units
 from watchkeeper_dashboards.evidence import Row
 from watchkeeper_dashboards.figures import STAGE_LABELS
@@ -118,7 +118,8 @@ def _body(sources: Sources, trace: reading.Trace) -> list[Component]:
 
 
 def _heading(sources: Sources, row: Row) -> Component:
-    mlflow = sources.links.trace(row["request_id"])
+    # The route of an imported request is the experiment that it was imported from.
+    mlflow = sources.links.trace(row["request_id"], row["route"] if row["source"] == "mlflow" else None)
     ended = {name: row[name] for name in ("request_id", "status", "error", "finish_reason")}
     outcome = status_of(Record(received_at=0, **ended))
     return html.Div(
@@ -149,7 +150,7 @@ def _measures(row: Row) -> list[tuple[str, parts.Children]]:
     return [
         ("Total", units.milliseconds(row["total_ms"])),
         ("First token", units.milliseconds(row["ttft_ms"])),
-        ("Our overhead", units.milliseconds(row["overhead_ms"])),
+        ("Our overhead" if row["source"] not in UNGUARDED else "Beside generation", units.milliseconds(row["overhead_ms"])),
         ("Tokens in / out", f"{units.count(row['input_tokens'] or 0)} / {units.count(row['output_tokens'] or 0)}"),
         ("Cost", units.dollars(row["cost_usd"])),
         ("Support", units.score(row["support"])),
@@ -163,7 +164,7 @@ def _facts(row: Row) -> list[tuple[str, parts.Children]]:
         ("Status", str(row["status"])),
         ("Error", row["error"]),
         ("Finished", row["finish_reason"]),
-        ("Release", _filtered("release", row["release"])),
+        ("Release", _filtered("release", row["release"]) if row["release"] else None),
         ("Model", _filtered("model", row["model"]) if row["model"] else None),
         ("Upstream", row["upstream"]),
         ("Route", row["route"]),

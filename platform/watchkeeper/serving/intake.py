@@ -104,7 +104,8 @@ class Intake:
     async def carry(self) -> bool:
         """Takes what is ready into the spool. Whether there may be more. Raises `StagingUnavailable`, `SpoolFull`."""
         ready, records, nothing = await self._beside(self._whole)
-        brought = await asyncio.gather(*map(self._spool.bring, records), return_exceptions=True)
+        now = self._now()
+        brought = await asyncio.gather(*(self._spool.bring(record, now) for record in records), return_exceptions=True)
         failed = {record.request_id: error for record, error in zip(records, brought, strict=True) if error is not None}
         done = [one.trace_id for one in ready if one.trace_id not in failed and one.trace_id not in nothing]
         await self._beside(lambda: self._settle(done, nothing))

@@ -24,7 +24,7 @@ from watchkeeper.telemetry import spans
 from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.known import known
 from watchkeeper.telemetry.spans.decoding import PROTOBUF
-from watchkeeper.telemetry.spans.part import LONGEST_NAME, LONGEST_TAG, MOST_TAGS, Redact
+from watchkeeper.telemetry.spans.part import LONGEST_NAME, MOST_TAGS, READ, Redact
 from watchkeeper.tracking.traces import exports
 from watchkeeper.tracking.tracking import TRACE_PREFIX, Logged, Tracking
 
@@ -137,7 +137,7 @@ class Importer:
         )
 
     def _clean(self, text: str) -> str:
-        return self._redact(text[:LONGEST_NAME])[0] if text else text
+        return self._redact(text[: READ * LONGEST_NAME])[0][:LONGEST_NAME] if text else text
 
     def _commit(self, records: Sequence[Record]) -> int:
         """Appends what is still missing of these, rows and rollups, and returns how many that were."""
@@ -188,5 +188,4 @@ def _request_id(trace_id: str) -> str:
 
 def _tags(tags: Mapping[str, str]) -> dict[str, str]:
     """The tags that people gave."""
-    given = [(key, value) for key, value in tags.items() if not key.startswith(OWN_TAGS)]
-    return {key[:LONGEST_TAG]: value[:LONGEST_TAG] for key, value in given[:MOST_TAGS]}
+    return dict([(key, value) for key, value in tags.items() if not key.startswith(OWN_TAGS)][:MOST_TAGS])

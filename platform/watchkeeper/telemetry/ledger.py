@@ -5,6 +5,7 @@ MLflow, rows in the lake. No side is believed about another. A number that a sid
 then. Counts are of request ids; what others logged to the same MLflow or lake does not count.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
@@ -17,6 +18,7 @@ from watchkeeper.telemetry.dead_letters import DeadLetters
 from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.segment import Found, Segment, SegmentUnreadable, segments
 from watchkeeper.telemetry.sinks import LAKE, MLFLOW, lake_positions
+from watchkeeper.telemetry.spans.staging import Staging, StagingUnavailable
 from watchkeeper.tracking import Tracking, TrackingUnavailable
 
 SPOOL: Final = "spool"
@@ -145,9 +147,12 @@ def pending(settings: Settings) -> tuple[dict[str, int], list[str]]:
 
 def watermark(settings: Settings) -> int | None:
     """The time (µs) before which every request that was accepted is in the lake, rows and rollups; None: nothing at all is
-    pending. Requests under way count as pending. Raises `LakeUnavailable`."""
+    pending. Requests under way count as pending, and traces of others whose root is there. Raises `LakeUnavailable`."""
     lake = _lake(settings)
+    # Before the spool, where they go from there. A file that cannot be read holds up no window: its gateway complains.
     oldest: list[int] = []
+    with contextlib.suppress(StagingUnavailable), contextlib.closing(Staging(settings.data)) as staging:
+        oldest += [at for at in (staging.oldest_whole(),) if at is not None]
     for segment in segments(settings.spool_folder).segments:
         try:
             found = segment.oldest(_lake_position(segment, lake))

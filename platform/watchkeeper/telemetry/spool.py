@@ -196,19 +196,20 @@ class Spool:
         if self._lack is not None and not isinstance(said, Record):
             raise SpoolFull(self._lack)
         kind = RECORD if isinstance(said, Record) else FEEDBACK
-        await self._kept(said, kind, brought=False)
+        await self._kept(said, kind, said.received_at, brought=False)
 
-    async def bring(self, record: Record) -> None:
-        """`accept` and `append` in one transaction, for a request that was answered elsewhere. Returns when it is durable.
-        Raises `SpoolFull` when it is not: nothing of it is kept then, and it is its bringer's to bring again."""
+    async def bring(self, record: Record, at: int) -> None:
+        """`accept` and `append` in one transaction, for a request that was answered elsewhere and came here at `at` (µs),
+        which is what the spool goes by: its own time may be another. Returns when it is durable. Raises `SpoolFull` when it
+        is not: nothing of it is kept then, and it is its bringer's to bring again."""
         if self._full is not None:
             raise SpoolFull(self._full)
-        await self._kept(record, RECORD, brought=True)
+        await self._kept(record, RECORD, at, brought=True)
 
-    async def _kept(self, said: Record | Feedback, kind: str, *, brought: bool) -> None:
+    async def _kept(self, said: Record | Feedback, kind: str, at: int, *, brought: bool) -> None:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
-        self._hold(_Append(said.request_id, said.received_at, kind, _body(said), done, brought))
+        self._hold(_Append(said.request_id, at, kind, _body(said), done, brought))
         if not self._handing_over:
             self._handing_over = True
             loop.call_soon(self._hand_over)

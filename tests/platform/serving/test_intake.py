@@ -19,6 +19,7 @@ from watchkeeper.serving.metrics import Metrics
 from watchkeeper.serving.redact import Redactor
 from watchkeeper.serving.request import Refused
 from watchkeeper.settings import Settings, Traces
+from watchkeeper.telemetry.ledger import watermark
 from watchkeeper.telemetry.segment import segments
 from watchkeeper.telemetry.spans import Unreadable
 from watchkeeper.telemetry.spans.decoding import PROTOBUF
@@ -95,8 +96,11 @@ async def test_what_real_instrumentations_send_is_recorded_once_and_redacted(tmp
         assert b"ada.marl" not in everything(tmp_path)
         await intake.carry()
         assert records(tmp_path) == []
+        # No window is judged until they are in the lake.
+        assert watermark(Settings(data=tmp_path)) == int(clock.now * 1e6)
         clock.now += 5
         assert not await intake.carry()
+        assert watermark(Settings(data=tmp_path)) == int(clock.now * 1e6)
         for name in ALL:
             await intake.take(gzip.compress(export(name)), PROTOBUF, packed=True)
         clock.now += 3600
@@ -127,7 +131,7 @@ async def test_a_worker_that_dies_between_two_commits_doubles_nothing_and_loses_
         clock.now += 5
         _, made, _ = intake._whole()
         if brought:
-            await asyncio.gather(*map(intake._spool.bring, made))
+            await asyncio.gather(*(intake._spool.bring(record, 1) for record in made))
     async with opened(tmp_path, clock, "w1") as intake:
         await intake.carry()
         await intake.carry()

@@ -22,7 +22,7 @@ async def test_what_was_accepted_or_brought_is_known_also_once_it_is_retired(
     asked = [brought.request_id, accepted.request_id, never]
     assert known(tmp_path, tmp_path / "spool", asked) == set()
     spool = Spool.open(tmp_path / "spool", "w0")
-    await spool.bring(brought)
+    await spool.bring(brought, 1)
     spool.accept(accepted.request_id, accepted.received_at)
     await spool.close()
     assert known(tmp_path, tmp_path / "spool", asked) == {brought.request_id, accepted.request_id}
@@ -45,11 +45,11 @@ def test_bytes_of_two_neighbours_are_no_id(tmp_path: Path, make_record: Callable
 async def test_what_is_brought_is_whole_or_not_there(tmp_path: Path, make_record: Callable[..., Record]) -> None:
     spool = Spool.open(tmp_path / "spool", "w0")
     record = make_record(source="otlp")
-    await spool.bring(record)
+    await spool.bring(record, 1)
     (segment,) = segments(tmp_path / "spool").segments
     assert segment.ids() == ([record.request_id], [(1, record.request_id)])
     await spool.close()
     with pytest.raises(SpoolFull):
-        await spool.bring(make_record())
+        await spool.bring(make_record(), 1)
     (segment,) = segments(tmp_path / "spool").segments
     assert segment.last == 1

@@ -22,6 +22,9 @@ from watchkeeper.telemetry.spans.part import MOST_SOURCES, MOST_TAGS, Part
 MILLI: Final = 1_000_000
 """Nanoseconds of a millisecond."""
 
+OLDEST: Final = 7 * 86_400_000_000
+"""µs. An export that says that it is older than what the schedule still scores has a clock that is wrong."""
+
 
 class Trace(NamedTuple):
     """The parts of a trace by what they are, each list by time."""
@@ -33,7 +36,7 @@ class Trace(NamedTuple):
 
 def assemble(request_id: str, parts: Iterable[Part], *, source: Origin, arrived_at: int) -> Record | None:
     """One record; None where no model was called and nobody was asked anything. `arrived_at`: µs; the time of a request
-    whose own clock is ahead of ours, or says nothing."""
+    whose own clock is ahead of ours, a week behind, or silent."""
     trace = _sorted(parts)
     root, calls = trace.root, trace.calls
     if not calls and not (root is not None and root.kind != "foreign" and root.told):
@@ -51,7 +54,7 @@ def assemble(request_id: str, parts: Iterable[Part], *, source: Origin, arrived_
     error = root.error if root is not None else last.error
     return Record(
         request_id=request_id,
-        received_at=min(begun // 1000, arrived_at) if begun else arrived_at,
+        received_at=begun // 1000 if arrived_at - OLDEST <= begun // 1000 <= arrived_at else arrived_at,
         user=_first(trace, "user") or None,
         session=_first(trace, "session") or None,
         route=_first(trace, "service") or "default",

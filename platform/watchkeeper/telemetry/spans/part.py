@@ -23,9 +23,10 @@ Place = Literal["inside", "entry", "root"]
 
 SNIPPET: Final = 500
 """Characters of a retrieved passage that are kept."""
+READ: Final = 4
+"""So many times what is kept is redacted, and cut after it: half an address is found by nobody."""
 MOST_SOURCES: Final = 20
 MOST_TAGS: Final = 20
-LONGEST_TAG: Final = 200
 LONGEST_NAME: Final = 200
 
 _CODE: Final = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*\.)*([A-Za-z_][A-Za-z0-9_-]{0,63})|([1-5][0-9]{2})")
@@ -78,8 +79,8 @@ def cleaned(part: Part, redact: Redact) -> Part:
     """The part with every text in it redacted."""
     counts: Counter[str] = Counter()
 
-    def clean(text: str) -> str:
-        return redact(text)[0] if text else text
+    def clean(text: str, most: int) -> str:
+        return redact(text[: READ * most])[0][:most] if text else text
 
     def counted(text: str) -> str:
         redacted, found = redact(text) if text else (text, {})
@@ -92,18 +93,20 @@ def cleaned(part: Part, redact: Redact) -> Part:
         asked=asked,
         answered=answered,
         redactions=dict(counts),
-        messages=[Message(clean(message.role[:LONGEST_NAME]), clean(message.content)) for message in part.messages],
+        messages=[Message(clean(one.role, LONGEST_NAME), redact(one.content)[0]) for one in part.messages],
         sources=[
-            Source(clean(source.id[:SNIPPET]), clean(source.title[:SNIPPET]), source.score, clean(source.text[:SNIPPET]))
-            for source in part.sources[:MOST_SOURCES]
+            Source(clean(one.id, SNIPPET), clean(one.title, SNIPPET), one.score, clean(one.text, SNIPPET))
+            for one in part.sources[:MOST_SOURCES]
         ],
-        tags={clean(key[:LONGEST_TAG]): clean(value[:LONGEST_TAG]) for key, value in [*part.tags.items()][:MOST_TAGS]},
-        error=part.error and clean(part.error),
-        finish_reason=part.finish_reason and clean(part.finish_reason[:LONGEST_NAME]),
-        **{
-            name: clean(getattr(part, name)[:LONGEST_NAME])
-            for name in ("model", "provider", "session", "user", "service", "version")
-        },
+        tags={clean(key, LONGEST_NAME): clean(value, LONGEST_NAME) for key, value in [*part.tags.items()][:MOST_TAGS]},
+        error=part.error and clean(part.error, LONGEST_NAME),
+        finish_reason=part.finish_reason and clean(part.finish_reason, LONGEST_NAME),
+        model=clean(part.model, LONGEST_NAME),
+        provider=clean(part.provider, LONGEST_NAME),
+        session=clean(part.session, LONGEST_NAME),
+        user=clean(part.user, LONGEST_NAME),
+        service=clean(part.service, LONGEST_NAME),
+        version=clean(part.version, LONGEST_NAME),
     )
 
 

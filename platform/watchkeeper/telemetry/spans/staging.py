@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import msgspec
+
 from watchkeeper.telemetry.segment import Durability
 from watchkeeper.telemetry.spans.part import Part, decode, encode
 
@@ -37,7 +39,7 @@ TAKEN: Final = 200
 _LOCK_WAIT_S: Final = 5.0
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS traces (
-    trace TEXT PRIMARY KEY, due_at INTEGER NOT NULL, last_at INTEGER NOT NULL, started_at INTEGER NOT NULL,
+    trace TEXT PRIMARY KEY, due_at INTEGER NOT NULL, last_at INTEGER NOT NULL, first_at INTEGER NOT NULL,
     place INTEGER NOT NULL, spans INTEGER NOT NULL, taken INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS traces_by_due ON traces (due_at);
@@ -78,7 +80,13 @@ class Staging:
     its root; `most_bytes`: of the file, of which as much again may lie in its log."""
 
     def __init__(
-        self, data: Path, *, settle_s: float, idle_s: float, most_bytes: int, durability: Durability = "process"
+        self,
+        data: Path,
+        *,
+        settle_s: float = 0.0,
+        idle_s: float = 0.0,
+        most_bytes: int = 0,
+        durability: Durability = "process",
     ) -> None:
         self._file = data / FILE_NAME
         self._waits = {0: idle_s, 1: min(settle_s * ENTRY_FACTOR, idle_s), 2: settle_s}
@@ -154,6 +162,16 @@ class Staging:
             names = [trace for (trace,) in database.execute("SELECT trace FROM traces ORDER BY trace")]
             return [name for name in names if any(part.user == user for part in self._parts(database, name))]
 
+    def oldest_whole(self) -> int | None:
+        """When (µs) the first span came of the trace that waits longest of those whose root is there; None: none waits.
+        Raises `StagingUnavailable`."""
+        if not self.exists:
+            return None
+        with self._opened() as database:
+            sql = "SELECT min(first_at) FROM traces WHERE taken OR place = ?"
+            found: int | None = database.execute(sql, (_PLACES["root"],)).fetchone()[0]
+            return found
+
     def waiting(self) -> int:
         """How many traces wait. Raises `StagingUnavailable`."""
         if not self.exists:
@@ -172,9 +190,8 @@ class Staging:
         if known is not None:
             again = sum(bytes.fromhex(part.span_id) in known for part in group)
             return Added(0, again, len(group) - again, 0)
-        sql = "SELECT last_at, started_at, place, spans FROM traces WHERE trace = ?"
-        row = database.execute(sql, (trace_id,)).fetchone()
-        _, started, place, spans = row or (0, at, 0, 0)
+        sql = "SELECT first_at, place, spans FROM traces WHERE trace = ?"
+        first, place, spans = database.execute(sql, (trace_id,)).fetchone() or (at, 0, 0)
         fitting = group[: max(0, MOST_SPANS - spans)]
         kept = 0
         for part in fitting:
@@ -183,12 +200,11 @@ class Staging:
                 "INSERT OR IGNORE INTO spans VALUES (?, ?, ?)", (trace_id, part.span_id, body)
             ).rowcount
             place = max(place, _PLACES[part.place])
-            started = min(started, part.start // 1000 or at)
         if kept:
             due = at + int(self._waits[place] * SECOND)
             database.execute(
                 "INSERT OR REPLACE INTO traces VALUES (?, ?, ?, ?, ?, ?, 0)",
-                (trace_id, due, at, started, place, spans + kept),
+                (trace_id, due, at, first, place, spans + kept),
             )
         return Added(kept, len(fitting) - kept, 0, len(group) - len(fitting))
 
@@ -203,8 +219,11 @@ class Staging:
         return {bytes.fromhex(name) for (name,) in names}
 
     def _parts(self, database: sqlite3.Connection, trace_id: str) -> list[Part]:
-        rows = database.execute("SELECT body FROM spans WHERE trace = ?", (trace_id,))
-        return [decode(body) for (body,) in rows]
+        parts: list[Part] = []
+        for (body,) in database.execute("SELECT body FROM spans WHERE trace = ?", (trace_id,)):
+            with contextlib.suppress(msgspec.DecodeError):  # of another version: the others are worth their record
+                parts.append(decode(body))
+        return parts
 
     def _drop(self, database: sqlite3.Connection, trace_id: str) -> None:
         for table in ("spans", "traces"):

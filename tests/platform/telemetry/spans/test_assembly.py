@@ -101,8 +101,8 @@ def test_an_application_that_says_what_it_answered_needs_no_call_in_sight() -> N
     assert (record.prompt_text, record.output_text, record.stages) == ("Are you open?", "Yes, until nine.", ())
 
 
-@pytest.mark.parametrize("start", [0, BEGUN + 3600_000 * MS])
-def test_a_clock_that_is_ahead_or_silent_is_ours(start: int) -> None:
+@pytest.mark.parametrize("start", [0, 1, BEGUN - 8 * 86_400_000 * MS, BEGUN + 3600_000 * MS])
+def test_a_clock_that_is_ahead_long_behind_or_silent_is_ours(start: int) -> None:
     record = record_of(call("first", 0, 0, start=start, end=start + 5))
     assert record.received_at == NOW
 

@@ -132,6 +132,17 @@ def test_what_is_erased_leaves_no_byte_and_does_not_come_back(tmp_path: Path) ->
     assert b"others words" not in everything(tmp_path)
 
 
+def test_the_watermark_waits_for_whole_traces_only(tmp_path: Path) -> None:
+    staging = opened(tmp_path)
+    assert staging.oldest_whole() is None
+    assert not staging.exists
+    staging.add({OTHER: [part(1)]}, AT)
+    assert staging.oldest_whole() is None
+    staging.add({TRACE: [part(2)]}, AT + 1)
+    staging.add({TRACE: [root()]}, AT + 2)
+    assert staging.oldest_whole() == AT + 1
+
+
 def test_a_lone_surrogate_costs_no_span(tmp_path: Path) -> None:
     staging = opened(tmp_path)
     staging.add({TRACE: [part(1, asked="half \ud83d of one", place="root")]}, AT)
