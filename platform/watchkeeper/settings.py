@@ -61,6 +61,12 @@ def _duration(value: str) -> str:
     return value
 
 
+def _days(value: str) -> str:
+    if not re.fullmatch(r"[1-9]\d{0,4}d", value):
+        raise ValueError(f"is whole days, such as 90d, not {value!r}")
+    return value
+
+
 def _cron(value: str) -> str:
     crontab.parse(value)
     return value
@@ -91,6 +97,7 @@ def _reference(value: str) -> str:
 
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Duration = Annotated[str, AfterValidator(_duration)]
+Days = Annotated[str, AfterValidator(_days)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 JobName = Literal["toxicity", "quality", "safety", "latency", "drift"]
 Home = Annotated[Path, AfterValidator(Path.expanduser)]
@@ -230,10 +237,34 @@ class Mlflow(Section):
 
 
 class Lake(Section):
-    """`uri` None: the folder `lake` under `data`."""
+    """`uri` None: the folder `lake` under `data`. `history`: how long older versions of its tables stay readable; each
+    commit of that time makes every later one a little slower."""
 
     uri: str | None = None
     storage_options: dict[str, str] = {}
+    history: Duration = "2h"
+
+
+class Retention(Section):
+    """How long what was written is kept: whole days (`90d`), None for ever. Days are UTC, and go as a whole.
+
+    By table of the lake; `scores` and `feedback` None: as long as `interactions`. `mlflow`: its traces.
+    """
+
+    interactions: Days | None = None
+    scores: Days | None = None
+    feedback: Days | None = None
+    rollups: Days | None = None
+    evaluations: Days | None = None
+    alerts: Days | None = None
+    mlflow: Days | None = None
+
+    def days(self, name: str) -> int | None:
+        """How many days `name` is kept; None: for ever."""
+        own: str | None = getattr(self, name)
+        if own is None and name in ("scores", "feedback"):
+            own = self.interactions
+        return None if own is None else int(own.removesuffix("d"))
 
 
 class Evaluations(Section):
@@ -341,6 +372,7 @@ class Settings(BaseSettings):
     guards: Guards = Guards()
     mlflow: Mlflow = Mlflow()
     lake: Lake = Lake()
+    retention: Retention = Retention()
     evaluations: Evaluations = Evaluations()
     objectives: Objectives = Objectives()
     jobs: Annotated[tuple[ScheduledJob, ...], AfterValidator(_once_each)] = DEFAULT_JOBS

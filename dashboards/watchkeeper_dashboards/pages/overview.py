@@ -126,7 +126,7 @@ def register(app: Dash, sources: Sources) -> None:
         now = sources.now()
         served = evidence.served(sources.lake)
         span = period(chosen(search), now, served[0] if served else None)
-        current = Rollups.read(sources.lake, span.start, span.end, bucket_s=span.bucket_s)
+        current = Rollups.read(sources.lake, span.start, span.end, bucket_s=span.bucket_s, latencies=("total", *STAGES))
         answer = _filled(sources, span, current) if current.n.sum() else _nothing(sources, span, served)
         open_ones = alarms.notice_of(sources)
         shell.report_success(now, time.perf_counter() - began)
@@ -159,7 +159,7 @@ def _nothing(sources: Sources, span: Period, served: tuple[datetime, datetime] |
 def _filled(sources: Sources, span: Period, current: Rollups) -> tuple[Any, ...]:
     prior = None
     if span.prior:
-        prior = Rollups.read(sources.lake, span.prior.start, span.prior.end, bucket_s=span.bucket_s)
+        prior = Rollups.read(sources.lake, span.prior.start, span.prior.end, bucket_s=span.bucket_s, latencies=("total",))
     begin = int(np.argmax(current.n > 0))
     since = current.times[begin].astype(datetime).replace(tzinfo=UTC)
     marks = min(_MARKED, int((current.n > 0).sum()))

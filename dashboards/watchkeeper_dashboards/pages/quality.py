@@ -153,7 +153,7 @@ def read_courses(sources: Sources, span: Period, release: str | None) -> tuple[T
     """
     buckets = -(-(span.end - span.start).total_seconds() // span.bucket_s)
     width_s = span.bucket_s * figures.buckets_a_bar(int(buckets))
-    rollups = Rollups.read(sources.lake, span.start, span.end, release=release, bucket_s=width_s)
+    rollups = Rollups.read(sources.lake, span.start, span.end, release=release, bucket_s=width_s, latencies=())
     names = in_order([name for name in rollups.score_names if not is_detail(name)])
     counts = {name: rollups.score_counts(name).sum(axis=1).astype(float) for name in names}
     courses = [Course(words_of(name), rollups.score_mean(name), counts[name]) for name in names if counts[name].any()]

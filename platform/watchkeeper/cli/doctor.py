@@ -1,5 +1,6 @@
 """`watchkeeper doctor`: looks at every part of this set-up and says, in a line each, what is wrong and what to do."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -168,6 +169,21 @@ def _age(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else str(timedelta(seconds=round(seconds)))
 
 
+def _lake(settings: Settings) -> Iterator[Finding]:
+    """Only what is wrong; that it cannot be read is said with the spool."""
+    from watchkeeper.lake.lake import Lake, LakeUnavailable
+    from watchkeeper.lake.tables import TABLES
+
+    lake = Lake(settings.lake_uri, settings.lake.storage_options)
+    for table in TABLES:
+        with contextlib.suppress(LakeUnavailable):
+            later = lake.newer(table)
+            if later is not None:
+                yield Finding(
+                    "lake", "bad", f"{table}: {later}", "nothing is lost; update Watchkeeper here to see all of it"
+                )
+
+
 def _schedule(settings: Settings) -> Iterator[Finding]:
     from watchkeeper_evaluations import schedule_status
 
@@ -189,5 +205,5 @@ def _schedule(settings: Settings) -> Iterator[Finding]:
 
 
 LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
-    *(_data, _weights, _knowledge, _release, _spool, _shipper, _schedule, _servers),
+    *(_data, _weights, _knowledge, _release, _spool, _shipper, _lake, _schedule, _servers),
 )

@@ -202,6 +202,27 @@ def erase(
     raise typer.Exit(code)
 
 
+@app.command(rich_help_panel=KEEP, epilog=example("watchkeeper retain --dry-run"))
+def retain(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    config: Config = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Drop what is older than [retention] says, files included. The shipper does it too, hourly."""
+    from watchkeeper.cli.retain import run
+
+    raise typer.Exit(run(output.settings(config, data), dry_run=dry_run, as_json=as_json))
+
+
+@app.command(rich_help_panel=KEEP, epilog=example("watchkeeper compact --json"))
+def compact(config: Config = None, data: Data = None, as_json: Json = False) -> None:
+    """Join the lake's small files, and delete those that nobody can read any more."""
+    from watchkeeper.cli.compact import run
+
+    raise typer.Exit(run(output.settings(config, data), as_json=as_json))
+
+
 @app.command(rich_help_panel=IMPROVE, epilog=example("watchkeeper compare champion watchkeeper@2"))
 def compare(
     base: Annotated[str, typer.Argument(help="A release: watchkeeper@1, its version, or champion.")],

@@ -29,17 +29,21 @@ class Cells:
 
     @classmethod
     def group(cls, times: pa.ChunkedArray, dimensions: pa.Table) -> Self:
-        """From the rows' times, and a table of as many rows that has the dimensions. Cells are in the order of time."""
+        """From the rows' times, and a table of as many rows that has the dimensions. Cells are numbered by route and
+        time: a chart of one route finds its rows together."""
         at = times.cast(pa.int64()).to_numpy()
         keys = pa.table([pa.array(at - at % BUCKET), *dimensions.select(DIMENSIONS)], names=["bucket", *DIMENSIONS])
-        number = np.unique(at - at % BUCKET, return_inverse=True)[1]
-        for name in DIMENSIONS:
-            more, _ = codes(keys.column(name))
+        numbers = np.zeros(len(at), np.int64)
+        for name in ("route", "bucket", *DIMENSIONS):
+            if name == "bucket":
+                more = np.unique(at - at % BUCKET, return_inverse=True)[1]
+            else:
+                more, _ = codes(keys.column(name))
             # Numbered anew at each column: the product of many dimensions could overflow.
-            number = np.unique(number * (more.max(initial=0) + 1) + more, return_inverse=True)[1]
-        some = np.zeros(number.max(initial=-1) + 1, np.int64)
-        some[number] = np.arange(len(number))
-        return cls(number.astype(np.int64), keys.take(pa.array(some)))
+            numbers = np.unique(numbers * (more.max(initial=0) + 1) + more, return_inverse=True)[1]
+        some = np.zeros(numbers.max(initial=-1) + 1, np.int64)
+        some[numbers] = np.arange(len(numbers))
+        return cls(numbers.astype(np.int64), keys.take(pa.array(some)))
 
     @property
     def size(self) -> int:

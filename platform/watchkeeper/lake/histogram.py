@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from watchkeeper.lake.tables import COUNT, HISTOGRAM
@@ -87,20 +88,23 @@ class Entries:
         return cls(rows, numbers, bins, np.ones_like(rows), vocabulary)
 
     @classmethod
-    def unpack(cls, column: pa.ChunkedArray) -> Self:
-        """From a column of list<HISTOGRAM> or list<COUNT>; a null row has no entries."""
+    def unpack(cls, column: pa.ChunkedArray, only: str | None = None) -> Self:
+        """From a column of list<HISTOGRAM> or list<COUNT>, what is called `only` (None: all); a null row has no entries."""
         rows, items = owned(column)
+        if only is not None:
+            wanted = pc.equal(items.field("name"), only).fill_null(False)
+            if not pc.all(wanted).as_py():
+                rows, items = rows[wanted.to_numpy(zero_copy_only=False)], items.filter(wanted)
         names, vocabulary = codes(items.field("name"))
-        if pa.types.is_list(column.type) and column.type.value_type.get_field_index("bins") < 0:
-            counts = items.field("n").to_numpy(zero_copy_only=False).astype(np.int64)
-            return cls(rows, names, np.zeros(len(counts), np.int64), counts, vocabulary)
-        bins = items.field("bins")
-        sizes = bins.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
+        if column.type.value_type.get_field_index("bins") < 0:
+            return cls(rows, names, np.zeros_like(rows), items.field("n").to_numpy(zero_copy_only=False), vocabulary)
+        bins, counts = items.field("bins"), items.field("counts").flatten()
+        sizes = bins.value_lengths().to_numpy(zero_copy_only=False)
         return cls(
             np.repeat(rows, sizes),
             np.repeat(names, sizes),
-            bins.flatten().to_numpy(zero_copy_only=False).astype(np.int64),
-            items.field("counts").flatten().to_numpy(zero_copy_only=False).astype(np.int64),
+            bins.flatten().to_numpy(zero_copy_only=False),
+            counts.to_numpy(zero_copy_only=False),
             vocabulary,
         )
 
@@ -108,16 +112,19 @@ class Entries:
         """The same entries, row r renamed to `groups[r]`."""
         return type(self)(groups[self.rows], self.names, self.bins, self.counts, self.vocabulary)
 
-    def pack_histograms(self, rows: int) -> pa.Array:
-        """The column of `rows` list<HISTOGRAM>: entries of the same row, name and bin are summed."""
-        summed = self.summed()
-        owners = summed.rows * max(1, len(self.vocabulary)) + summed.names
-        _, starts = np.unique(owners, return_index=True)
-        inner = pa.array(np.append(starts, len(owners)), pa.int32())
-        bins = pa.ListArray.from_arrays(inner, pa.array(summed.bins, pa.int32()))
-        counts = pa.ListArray.from_arrays(inner, pa.array(summed.counts, pa.int64()))
-        items = [self._spelled(summed.names[starts]), bins, counts]
-        return _listed(pa.StructArray.from_arrays(items, fields=list(HISTOGRAM)), summed.rows[starts], rows)
+    def histograms(self) -> tuple[Ints, pa.Array, pa.Array]:
+        """The histogram of each name and row that has entries, by name and row: its row, its name, and a list that holds
+        it alone (list<HISTOGRAM>). Entries of the same row, name and bin are summed."""
+        span = int(self.rows.max(initial=0)) + 1
+        flat = Entries(self.names * span + self.rows, np.zeros_like(self.names), self.bins, self.counts, ("",)).summed()
+        _, starts = np.unique(flat.rows, return_index=True)
+        inner = pa.array(np.append(starts, len(flat.rows)), pa.int32())
+        bins = pa.ListArray.from_arrays(inner, pa.array(flat.bins, pa.int32()))
+        counts = pa.ListArray.from_arrays(inner, pa.array(flat.counts, pa.int64()))
+        numbers, rows = np.divmod(flat.rows[starts], span)
+        names = self._spelled(numbers)
+        items = pa.StructArray.from_arrays([names, bins, counts], fields=list(HISTOGRAM))
+        return rows, names, _listed(items, np.arange(len(rows)), len(rows))
 
     def pack_counts(self, rows: int) -> pa.Array:
         """The column of `rows` list<COUNT>: entries of the same row and name are summed."""
@@ -132,9 +139,10 @@ class Entries:
         """Sorted by row, name and bin, each once."""
         span = int(self.bins.max(initial=0)) + 1
         key = (self.rows * max(1, len(self.vocabulary)) + self.names) * span + self.bins
-        unique, inverse = np.unique(key, return_inverse=True)
-        counts = np.bincount(inverse, weights=self.counts, minlength=len(unique)).astype(np.int64)
-        owner, bins = np.divmod(unique, span)
+        order = np.argsort(key, kind="stable")  # quick where most is sorted already, as what was merged before is
+        starts = np.flatnonzero(np.diff(key[order], prepend=-1))
+        counts = np.add.reduceat(self.counts[order], starts) if len(starts) else self.counts[:0]
+        owner, bins = np.divmod(key[order[starts]], span)
         rows, names = np.divmod(owner, max(1, len(self.vocabulary)))
         return type(self)(rows, names, bins, counts, self.vocabulary)
 

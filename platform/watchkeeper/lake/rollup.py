@@ -6,7 +6,7 @@ special case, and no reader scans raw rows. `merge` is the same sum written down
 off (see `histogram`). Knows nothing of how charts look.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Literal, Self
 
@@ -114,13 +114,22 @@ class Rollups:
     series of USD.
     """
 
-    def __init__(self, partials: pa.Table, start: int, end: int, bucket_s: int) -> None:
+    def __init__(
+        self,
+        partials: pa.Table,
+        start: int,
+        end: int,
+        bucket_s: int,
+        latencies: Collection[str] = LATENCIES,
+        scores: bool = True,
+    ) -> None:
+        self._latencies = latencies
+        self._scores = scores
         step = bucket_s * 1_000_000
         origin = start - start % step
         self._length = max(0, -(-(end - origin) // step))
         self._bucket = (partials.column("bucket").cast(pa.int64()).to_numpy() - origin) // step
         self._partials = partials
-        self._entries: dict[str, Entries] = {}
         self._matrices: dict[tuple[str, str], Ints] = {}
         starts = origin + step * np.arange(self._length)
         self.times = starts.astype("datetime64[us]").astype("datetime64[s]")
@@ -141,11 +150,14 @@ class Rollups:
         model: str | None = None,
         release: str | None = None,
         bucket_s: int = BUCKET_S,
+        latencies: Collection[str] = LATENCIES,
+        scores: bool = True,
     ) -> Self:
         """What happened in [start, end), replays left out; None as a slice means all.
 
         `bucket_s` is a multiple of 300 (else `ValueError`), and buckets start at multiples of it since the epoch. The
-        5 minutes in which `start` lies count whole.
+        5 minutes in which `start` lies count whole. `latencies`, `scores`: what is read beside the counts, which saves
+        most of the time; what was not read cannot be asked for.
         """
         if bucket_s <= 0 or bucket_s % BUCKET_S:
             raise ValueError(f"bucket_s must be a multiple of {BUCKET_S}, not {bucket_s}")
@@ -154,14 +166,20 @@ class Rollups:
         wanted = {"tenant": tenant, "route": route, "model": model, "release": release}
         slices = {name: value for name, value in wanted.items() if value is not None}
         conditions = "".join(f" AND {name} = ${name}" for name in slices)
+        unread = sorted(set(latencies) - set(LATENCIES))
+        if unread:
+            raise ValueError(f"there is no latency {', '.join(unread)}; there are {', '.join(LATENCIES)}")
+        # Spelled out: only then does DuckDB see which row groups hold none of them.
+        parts = ", ".join(f"'{part}'" for part in ("counts", *(["scores"] if scores else []), *sorted(latencies)))
         columns = ", ".join(("bucket", *SUMS, *COUNTED, "latency", "scores"))
         partials = lake.query(
-            f"SELECT {columns} FROM rollups WHERE source <> 'replay' AND bucket >= make_timestamptz($first) "
-            "AND bucket < make_timestamptz($last) AND date BETWEEN make_timestamptz($first)::DATE "
+            f"SELECT {columns} FROM rollups WHERE source <> 'replay' AND (part IS NULL OR part IN ({parts})) "
+            "AND bucket >= make_timestamptz($first) AND bucket < make_timestamptz($last) "
+            "AND date BETWEEN make_timestamptz($first)::DATE "
             f"AND make_timestamptz($last)::DATE{conditions}",
             {"first": first, "last": last, **slices},
         )
-        return cls(partials, first, last, bucket_s)
+        return cls(partials, first, last, bucket_s, frozenset(latencies), scores)
 
     @property
     def tokens(self) -> Ints:
@@ -170,9 +188,8 @@ class Rollups:
 
     def counts(self, which: Counted) -> dict[str, Ints]:
         """Requests by status, action or category: name → series. Every status is there, 0 where there was none."""
-        entries = self._unpacked(which)
         known = STATUSES if which == "statuses" else ()
-        return {name: self._matrix(which, name)[:, 0] for name in dict.fromkeys((*known, *entries.vocabulary))}
+        return {name: self._matrix(which, name)[:, 0] for name in dict.fromkeys((*known, *self._names(which)))}
 
     def percentile(self, name: str, q: float) -> float:
         """The latency (ms) that a share `q` in [0, 1] of all requests stayed within; NaN without any. See `LATENCIES`."""
@@ -185,7 +202,7 @@ class Rollups:
     @property
     def score_names(self) -> tuple[str, ...]:
         """The scores that were rolled up in this stretch, sorted."""
-        return tuple(sorted(self._unpacked("scores").vocabulary))
+        return tuple(sorted(self._names("scores")))
 
     def score_counts(self, name: str) -> Ints:
         """How many scores fell into each of the 50 equal bins of [0, 1]: shape (buckets, 50)."""
@@ -210,25 +227,29 @@ class Rollups:
     def _latency(self, name: str) -> Ints:
         if name not in LATENCIES:
             raise ValueError(f"there is no latency {name!r}; there are {', '.join(LATENCIES)}")
+        if name not in self._latencies:
+            raise ValueError(f"latency {name} was not read")
         return self._matrix("latency", name)
 
-    def _unpacked(self, column: str) -> Entries:
-        if column not in self._entries:
-            self._entries[column] = Entries.unpack(self._partials.column(column)).regrouped(self._bucket)
-        return self._entries[column]
+    def _read(self, column: str) -> pa.ChunkedArray:
+        if column == "scores" and not self._scores:
+            raise ValueError("scores were not read")
+        return self._partials.column(column)
+
+    def _names(self, column: str) -> tuple[str, ...]:
+        """Whatever there are histograms or counts of."""
+        _, items = owned(self._read(column))
+        return tuple(items.field("name").unique().to_pylist())
 
     def _matrix(self, column: str, name: str) -> Ints:
         """Counts of one histogram: shape (buckets, bins), as many bins as it needs and at least one."""
         key = (column, name)
         if key not in self._matrices:
-            entries = self._unpacked(column)
-            mine = entries.names == (entries.vocabulary.index(name) if name in entries.vocabulary else -1)
-            bins = entries.bins[mine]
-            width = int(bins.max(initial=0)) + 1
-            flat = np.bincount(
-                entries.rows[mine] * width + bins, weights=entries.counts[mine], minlength=self._length * width
-            )
-            self._matrices[key] = flat.astype(np.int64).reshape(self._length, width)
+            entries = Entries.unpack(self._read(column), only=name)
+            width = int(entries.bins.max(initial=0)) + 1
+            flat = self._bucket[entries.rows] * width + entries.bins
+            sums = np.bincount(flat, weights=entries.counts, minlength=self._length * width)
+            self._matrices[key] = sums.astype(np.int64).reshape(self._length, width)
         return self._matrices[key]
 
 
@@ -269,15 +290,33 @@ def _latencies(rows: pa.Table, served: NDArray[np.bool_]) -> Entries:
 
 
 def _rows(keys: pa.Table, sums: Mapping[str, NDArray[Any]], nested: Mapping[str, Entries]) -> pa.Table:
-    """Rows of `rollups`, one a cell; what is not given is zero or empty."""
-    size, nothing = keys.num_rows, Entries.of(())
+    """Rows of `rollups`: of each cell one for each part that it has, a part's rows together, so that readers skip the
+    others."""
+    tables = []
+    if sums:
+        counts: dict[str, pa.Array] = {name: nested[name].pack_counts(keys.num_rows) for name in COUNTED}
+        tables.append(_part("counts", keys, {**sums, **counts}))
+    for column in HISTOGRAMS:
+        if column in nested:
+            cells, names, histograms = nested[column].histograms()
+            part = names if column == "latency" else "scores"
+            tables.append(_part(part, keys.take(pa.array(cells)), {column: histograms}))
+    return pa.concat_tables(tables)
+
+
+def _part(part: str | pa.Array, keys: pa.Table, values: Mapping[str, Any]) -> pa.Table:
+    """Rows that hold `part` (one for all, or one for each). What is not given is zero or empty."""
+    size = keys.num_rows
     bucket = keys.column("bucket").cast(ROLLUPS.field("bucket").type)
-    columns: dict[str, Any] = {"date": bucket.cast(pa.date32()), "bucket": bucket}
-    columns |= {name: keys.column(name) for name in DIMENSIONS}
-    columns |= {name: sums.get(name, np.zeros(size, np.int64)) for name in SUMS}
-    columns |= {name: nested.get(name, nothing).pack_counts(size) for name in COUNTED}
-    columns |= {name: nested.get(name, nothing).pack_histograms(size) for name in HISTOGRAMS}
+    columns = {"date": bucket.cast(pa.date32()), "bucket": bucket, **{name: keys.column(name) for name in DIMENSIONS}}
+    columns |= {"part": pa.repeat(part, size) if isinstance(part, str) else part, **values}
     columns["schema_version"] = np.full(size, SCHEMA_VERSION)
+    nothing = np.zeros(size + 1, np.int32)
+    for field in ROLLUPS:
+        if field.name not in columns and pa.types.is_list(field.type):
+            columns[field.name] = pa.ListArray.from_arrays(nothing, pa.array([], field.type.value_type))
+        elif field.name not in columns:
+            columns[field.name] = nothing[:size]
     return pa.table({field.name: columns[field.name] for field in ROLLUPS}, schema=ROLLUPS)
 
 

@@ -124,6 +124,7 @@ ROLLUPS: Final = pa.schema(
         ("model", pa.string()),
         ("release", pa.string()),
         ("source", pa.string()),
+        ("part", pa.string()),
         ("n", pa.int64()),
         ("latency", pa.list_(HISTOGRAM)),
         ("statuses", pa.list_(COUNT)),
@@ -136,6 +137,10 @@ ROLLUPS: Final = pa.schema(
         ("schema_version", pa.int32()),
     ]
 )
+
+"""Several rows add up to one cell (bucket and slice). `part`: what a row holds of it: `counts` (n, tokens, cost, statuses,
+actions, categories), `scores`, or the name of the one latency whose histogram it has. Null: all of them, as rows had it
+before there were parts. A chart reads the parts that it shows; Parquet skips the others."""
 
 ALERTS: Final = pa.schema(
     [

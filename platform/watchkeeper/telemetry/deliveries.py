@@ -1,7 +1,8 @@
 """What has been delivered, and what is meant not to be: `ledger.sqlite` in the data folder.
 
 The lake keeps its own cursors, in its transactions; here are those of sinks that cannot, the ids of segments that every
-sink has (the segments themselves are gone by then), of requests that MLflow was spared, and of those that were erased.
+sink has (the segments themselves are gone by then), of requests that MLflow was spared, of those that were erased, and of
+those that retention dropped.
 Ids and times only, nothing that anybody wrote. Knows no sink by name.
 """
 
@@ -21,6 +22,7 @@ CREATE TABLE IF NOT EXISTS retired (segment TEXT PRIMARY KEY, worker TEXT NOT NU
     retired_at INTEGER NOT NULL, accepted BLOB NOT NULL, spooled BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS sampled_out (request_id BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS erased (request_id BLOB PRIMARY KEY, erased_at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS expired (sink TEXT, request_id BLOB, PRIMARY KEY (sink, request_id)) WITHOUT ROWID;
 """
 ID_BYTES: Final = 16
 
@@ -81,6 +83,18 @@ class Deliveries:
         """The ids noted by `note_erased`."""
         with self._lock:
             return {name.hex() for (name,) in self._database.execute("SELECT request_id FROM erased")}
+
+    def note_expired(self, sink: str, request_ids: Iterable[str]) -> None:
+        """Notes requests that retention drops from a sink. Once more does no harm."""
+        with self._lock, transaction(self._database):
+            sql = "INSERT OR IGNORE INTO expired VALUES (?, ?)"
+            self._database.executemany(sql, ((sink, bytes.fromhex(name)) for name in request_ids))
+
+    def expired(self, sink: str) -> set[str]:
+        """The ids noted by `note_expired`."""
+        with self._lock:
+            sql = "SELECT request_id FROM expired WHERE sink = ?"
+            return {name.hex() for (name,) in self._database.execute(sql, (sink,))}
 
     def retire(self, segment: Segment, accepted: Iterable[str], spooled: Iterable[str], at: int) -> None:
         """Keeps the ids of a segment that every sink has; once it is kept, the segment may go. `at`: µs."""

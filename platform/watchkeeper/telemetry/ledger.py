@@ -30,9 +30,9 @@ T = TypeVar("T")
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     """`served`: accepted; `spooled`: with a record; `scored`: of those served, with a score of any scorer.
     `dead_lettered`: refused by a sink. `sampled_out`: MLflow is spared them, by policy; `erased`: deleted everywhere, on
-    somebody's word; both are meant, and missing nowhere. `pending`: accepted without a record yet (`spool`), or not
-    delivered yet. `missing`: delivered, by the shipper's own account, but not there; `unerased`: erased, but there (100 ids
-    of each at most). `doubled`: ids that are somewhere twice."""
+    somebody's word; `expired`: dropped from a sink by retention; all three are meant, and missing nowhere. `pending`:
+    accepted without a record yet (`spool`), or not delivered yet. `missing`: delivered, by the shipper's own account, but
+    not there; `unerased`: erased, but there (100 ids of each at most). `doubled`: ids that are somewhere twice."""
 
     served: int
     spooled: int
@@ -42,6 +42,7 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     dead_lettered: int
     sampled_out: int
     erased: int
+    expired: dict[str, int]
     pending: dict[str, int]
     missing: dict[str, list[str]]
     unerased: dict[str, list[str]]
@@ -54,7 +55,8 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
         """Everything is where it is meant to be, nothing is doubled, nothing is pending, and everyone could be asked."""
         if self.mlflow is None or self.lake is None:
             return False
-        in_mlflow, in_lake = self.mlflow + self.sampled_out + self.erased, self.lake + self.erased
+        gone = {sink: self.erased + count for sink, count in self.expired.items()}
+        in_mlflow, in_lake = self.mlflow + self.sampled_out + gone[MLFLOW], self.lake + gone[LAKE]
         whole = self.served == self.spooled == in_mlflow == in_lake
         gaps = any((*self.pending.values(), *self.missing.values(), *self.unerased.values(), *self.doubled.values()))
         return whole and not gaps and not self.unreadable and not self.errors
@@ -88,7 +90,8 @@ def verify(settings: Settings) -> Ledger:
     }
     scored = _asked(errors, lambda: set(_column(lake, "SELECT DISTINCT request_id FROM scores")))
     # What is erased or spared meanwhile is gone by now, and meant to be.
-    erased, meant = _meant(settings)
+    erased, spared, expired = _meant(settings)
+    meant = {MLFLOW: erased | spared | expired[MLFLOW], LAKE: erased | expired[LAKE]}
     counts: dict[str, int | None] = {}
     missing: dict[str, list[str]] = {}
     unerased: dict[str, list[str]] = {}
@@ -104,7 +107,9 @@ def verify(settings: Settings) -> Ledger:
         unerased[sink] = sorted(spool.erased.intersection(ids))[:LISTED]
         doubled[sink] = sum(ids[name] > 1 for name in there)
     waiting = {sink: ids - set(found[sink] or ()) - dead[sink] - meant[sink] for sink, ids in spool.behind.items()}
-    spared = spool.spooled & meant[MLFLOW] - erased - set(found[MLFLOW] or ())
+    spared = spool.spooled & spared - erased - set(found[MLFLOW] or ())
+    old = {sink: spool.spooled & ids - erased - set(found[sink] or ()) for sink, ids in expired.items()}
+    old[MLFLOW] -= spared
     return Ledger(
         served=len(spool.served),
         spooled=len(spool.spooled),
@@ -114,6 +119,7 @@ def verify(settings: Settings) -> Ledger:
         dead_lettered=len(set().union(*dead.values())),
         sampled_out=len(spared),
         erased=len(spool.spooled & erased),
+        expired={sink: len(ids) for sink, ids in old.items()},
         pending={SPOOL: len(spool.served - spool.spooled), **{sink: len(ids) for sink, ids in waiting.items()}},
         missing=missing,
         unerased=unerased,
@@ -212,12 +218,13 @@ def _count(spool: _Spooled, accepted: Iterable[str], records: Iterable[str]) -> 
         spool.spooled.add(name)
 
 
-def _meant(settings: Settings) -> tuple[set[str], dict[str, set[str]]]:
-    """The ids of erased requests, and per sink the ids that it is not to have."""
+def _meant(settings: Settings) -> tuple[set[str], set[str], dict[str, set[str]]]:
+    """The ids of erased requests, of those that MLflow is spared, and by sink of those that retention dropped."""
     deliveries = Deliveries(settings.data, writable=False)
-    erased, spared = deliveries.erased(), deliveries.sampled_out()
+    expired = {sink: deliveries.expired(sink) for sink in (MLFLOW, LAKE)}
+    found = deliveries.erased(), deliveries.sampled_out(), expired
     deliveries.close()
-    return erased, {MLFLOW: erased | spared, LAKE: erased}
+    return found
 
 
 def _traces(settings: Settings) -> dict[str, int]:

@@ -20,11 +20,11 @@ import msgspec
 
 from watchkeeper.carrying import carrying
 from watchkeeper.lake.lake import Lake
-from watchkeeper.lake.upkeep import tidy
 from watchkeeper.record import Record
 from watchkeeper.settings import Settings
 from watchkeeper.telemetry.dead_letters import DeadLetters
 from watchkeeper.telemetry.deliveries import Deliveries
+from watchkeeper.telemetry.housekeeping import Housekeeping
 from watchkeeper.telemetry.mlflow_sink import MlflowSink
 from watchkeeper.telemetry.pace import Pace
 from watchkeeper.telemetry.publisher import Publisher, PublisherStatus
@@ -235,8 +235,7 @@ class Shipper:
             self._report(found)
             if self._clock() - self._kept_at >= UPKEEP_S:
                 self._kept_at = self._clock()
-                with carrying(self._data, "upkeep"):
-                    self._upkeep()
+                self._upkeep()
         except Exception as error:  # a full disk, say: the feeds go on meanwhile
             _log.warning("housekeeping failed: %s: %s", type(error).__name__, error)
 
@@ -320,7 +319,9 @@ def ship(settings: Settings, *, once: bool, stop: threading.Event) -> int:
         LakeSink(lake, Dropped(dead, LAKE)),
     ]
     publisher = Publisher(Releases(Tracking(settings.mlflow.uri), settings.mlflow.prompt), settings.data, stop)
-    shipper = Shipper(settings, sinks, deliveries, dead, stop, upkeep=lambda: tidy(lake), publisher=publisher)
+    shipper = Shipper(
+        settings, sinks, deliveries, dead, stop, upkeep=Housekeeping(settings, lake, stop), publisher=publisher
+    )
     try:
         return shipper.run(once)
     finally:

@@ -96,6 +96,14 @@ class Traces:
             if not token:
                 return
 
+    def older(self, experiment: str, before: int) -> Iterator[list[str]]:
+        """The requests of an experiment whose traces began before that (ms since the epoch), finished or not, oldest first,
+        in batches. A batch may be deleted before the next is asked for. Raises `TrackingUnavailable`."""
+        with contextlib.suppress(LookupError):
+            for page in self._tracking.traces(experiment, before=before, unfinished=True):
+                for start in range(0, len(page), ASKED):
+                    yield [one.trace_id.removeprefix(TRACE_PREFIX) for one in page[start : start + ASKED]]
+
     def there(self, request_ids: Iterable[str]) -> list[str]:
         """Those of the requests of which MLflow has a trace. Raises `TrackingUnavailable`."""
         return [info.trace_id.removeprefix(TRACE_PREFIX) for info in self._infos(request_ids)]

@@ -79,8 +79,11 @@ class Tracking:
             for page in self.traces(experiment):
                 yield from (trace.trace_id.removeprefix(TRACE_PREFIX) for trace in page)
 
-    def traces(self, experiment: str, since: int = 0) -> Iterator[list[Logged]]:
-        """All finished traces that started at `since` (ms) or later, oldest first, each once, in pages.
+    def traces(
+        self, experiment: str, since: int = 0, *, before: int | None = None, unfinished: bool = False
+    ) -> Iterator[list[Logged]]:
+        """All finished traces that started at `since` (ms) or later, and before `before`, oldest first, each once, in
+        pages; with `unfinished` also those that have not ended. A page may be deleted before the next is asked for.
 
         Pages by start time and id, never by a growing offset, so traces that arrive meanwhile neither hide one nor
         show one twice; one that arrives with an older start time than the page being read is not seen. Raises `LookupError`
@@ -88,8 +91,11 @@ class Tracking:
         """
         locations = [self.experiment_id(experiment, create=False)]
         seen = set[str]()
+        conditions = [] if unfinished else ["attributes.status IN ('OK', 'ERROR')"]
+        if before is not None:
+            conditions.append(f"attributes.timestamp_ms < {before}")
         while True:
-            fresh, last = self._page(locations, since, seen)
+            fresh, last = self._page(locations, conditions, since, seen)
             yield fresh
             if last is None:
                 return
@@ -178,7 +184,9 @@ class Tracking:
                 raise
             return self._find(client, name, create=False)
 
-    def _page(self, locations: list[str], since: int, seen: set[str]) -> tuple[list[Logged], int | None]:
+    def _page(
+        self, locations: list[str], conditions: list[str], since: int, seen: set[str]
+    ) -> tuple[list[Logged], int | None]:
         """The traces that start at `since` (ms) or later and are not in `seen`, and where the next page starts.
 
         `seen` is left holding the ids of the last millisecond. Only a millisecond with more traces than a page needs the
@@ -190,7 +198,7 @@ class Tracking:
             with self.speaking() as client:
                 page = client.search_traces(
                     locations=locations,
-                    filter_string=f"attributes.status IN ('OK', 'ERROR') AND attributes.timestamp_ms >= {since}",
+                    filter_string=" AND ".join((*conditions, f"attributes.timestamp_ms >= {since}")),
                     order_by=["timestamp_ms ASC", "request_id ASC"],
                     max_results=PAGE,
                     page_token=token,

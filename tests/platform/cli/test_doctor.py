@@ -1,4 +1,4 @@
-"""The doctor on the schedule (running, behind, failing, or never seen), on the spool and on the shipper."""
+"""The doctor on the schedule (running, behind, failing, or never seen), on spool, shipper and lake."""
 
 import asyncio
 import os
@@ -7,9 +7,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from watchkeeper.cli.doctor import LOOKS, Finding
+from watchkeeper.lake.interactions import to_arrow
+from watchkeeper.lake.lake import Lake
 from watchkeeper.record import Record
 from watchkeeper.settings import Gateway, Settings
 from watchkeeper.telemetry.shipper import ShipperStatus, SinkStatus
@@ -115,3 +119,17 @@ def test_a_sink_that_takes_nothing_is_named_with_what_to_do(tmp_path: Path) -> N
     assert (finding.part, finding.state) == ("shipper mlflow", "bad")
     assert "cannot be reached; the oldest waits for 0:04:10" in finding.detail
     assert "mlflow.uri" in finding.advice
+
+
+def test_a_lake_of_a_later_version_is_told(tmp_path: Path) -> None:
+    (look,) = (look for look in LOOKS if look.__name__ == "_lake")
+    settings = Settings(data=tmp_path)
+    assert list(look(settings)) == []
+    rows = to_arrow([Record(request_id="0" * 32, received_at=1)])
+    Lake(settings.lake_uri).append("interactions", rows)
+    assert list(look(settings)) == []
+    later = rows.append_column("mood", pa.array(["good"]))
+    write_deltalake(f"{settings.lake_uri}/interactions", later, mode="append", schema_mode="merge")
+    (finding,) = look(settings)
+    assert (finding.part, finding.state) == ("lake", "bad")
+    assert "columns that are not known here (mood)" in finding.detail

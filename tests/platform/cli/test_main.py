@@ -12,7 +12,7 @@ import pytest
 
 COMMANDS = (
     *("up", "demo", "serve", "model", "encoder", "ship", "schedule", "evaluate", "dashboard", "verify", "doctor", "config"),
-    *("compare", "gate"),
+    *("compare", "gate", "retain", "compact"),
 )
 GROUPS = ("dataset", "experiment", "import", "release")
 """Commands that have commands."""

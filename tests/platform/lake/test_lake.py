@@ -321,3 +321,38 @@ def test_one_commit_for_several_is_all_or_nothing(lake: Lake) -> None:
     assert lake.append("interactions", rows("alone"), app_id="a", version=2)
     assert lake.append_together("interactions", rows("next"), {"a": 3, "b": 6})
     assert names(lake) == ["alone", "both", "next"]
+
+
+def test_deleted_rows_are_those_of_the_ids_and_no_text_can_be_given(lake: Lake) -> None:
+    assert lake.delete("interactions", "request_id", ["a"]) == 0, "there is no table"
+    lake.append("interactions", rows("a", "b"))
+    lake.append("interactions", rows("c", at=NOON + 86_400_000_000))
+    assert lake.delete("interactions", "request_id", ["a", "c", "unknown"]) == 2
+    assert lake.delete("interactions", "request_id", []) == 0
+    assert names(lake) == ["b"]
+    with pytest.raises(ValueError, match="by ids in a column"):
+        lake.delete("interactions", "request_id", ["' OR true"])
+
+
+def test_thousands_of_ids_are_deleted_in_one_commit_each_and_others_lose_nothing(lake: Lake) -> None:
+    many = [f"{number:032x}" for number in range(3000)]
+    lake.append("interactions", rows(*many, "kept"))
+    before = lake.version("interactions") or 0
+    assert lake.delete("interactions", "request_id", many) == 3000
+    assert lake.version("interactions") == before + 1
+    assert names(lake) == ["kept"]
+
+
+def test_days_are_dropped_whole_and_what_they_said_is_gone_from_every_file(lake: Lake) -> None:
+    day = 86_400_000_000
+    lake.append("interactions", rows("old", at=NOON - day, text="my number is 079 444 55 66"))
+    lake.append("interactions", rows("new"))
+    assert lake.drop("interactions", date(2026, 5, 28)) == 0
+    version = lake.version("interactions")
+    assert lake.drop("interactions", date(2026, 5, 29)) == 1
+    assert lake.drop("interactions", date(2026, 5, 29)) == 0
+    assert names(lake) == ["new"]
+    assert lake.version("interactions") == (version or 0) + 1
+    assert lake.drop("scores", date(2026, 5, 29)) == 0, "there is no table"
+    lake.vacuum("interactions", 0)
+    assert all(b"444 55" not in path.read_bytes() for path in Path(lake.uri).rglob("*") if path.is_file())

@@ -1,10 +1,14 @@
 """Rollups say what the raw rows say: sums exactly, percentiles within 2%, however the batches were cut."""
 
+from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
+from deltalake import write_deltalake
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -237,11 +241,11 @@ def test_scores_are_rolled_up_into_the_slices_of_their_requests() -> None:
     polite = score_rows(served, "polite", [True, False, True], scorer="p", scorer_version="1", scored_at=START)
     tone = score_rows(served, "tone", ["warm"] * 3, scorer="p", scorer_version="1", scored_at=START)
     partials = roll_up_scores(pa.concat_tables([toxic, polite, tone]), served)
-    assert sorted(zip(partials.column("route").to_pylist(), partials.column("n").to_pylist(), strict=True)) == [
-        ("a", 0),
+    assert set(partials.column("part").to_pylist()) == {"scores"}
+    assert set(zip(partials.column("route").to_pylist(), partials.column("n").to_pylist(), strict=True)) == {
         ("a", 0),
         ("b", 0),
-    ]
+    }
     rollups = reading(partials)
     assert rollups.score_names == ("polite", "toxicity")
     assert rollups.score_counts("toxicity").shape == (6, 50)
@@ -257,3 +261,41 @@ def test_a_score_of_a_request_that_was_not_given_is_an_error() -> None:
     scores = score_rows(served, "toxicity", [0.1], scorer="t", scorer_version="1", scored_at=START)
     with pytest.raises(KeyError):
         roll_up_scores(scores, served.slice(1))
+
+
+def test_a_chart_reads_the_latencies_that_it_shows(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    one = Record(request_id="1", received_at=START, total_ms=8.0, stages=(Stage("route", 0, 2.0), Stage("embed", 2, 4.0)))
+    lake.append("rollups", roll_up([one]))
+    some = Rollups.read(lake, START, START + MINUTE, latencies=("embed",), scores=False)
+    assert some.n.tolist() == [1]
+    assert some.percentile("embed", 0.5) == pytest.approx(4, rel=0.02)
+    with pytest.raises(ValueError, match="latency route was not read"):
+        some.percentile("route", 0.5)
+    with pytest.raises(ValueError, match="scores were not read"):
+        some.score_mean("toxicity")
+    with pytest.raises(ValueError, match="there is no latency nonsense"):
+        Rollups.read(lake, START, START + MINUTE, latencies=("nonsense",))
+
+
+def test_rows_from_before_there_were_parts_count_beside_those_since(tmp_path: Path) -> None:
+    """Then one row held a cell whole: all latencies in one list, beside the counts."""
+    batch = [Record(request_id="1", received_at=START, total_ms=8.0, overhead_ms=1.0, ttft_ms=3.0)]
+    parts = roll_up(batch)
+    counts = parts.filter(pc.equal(parts.column("part"), "counts"))
+    lists = pc.list_flatten(parts.column("latency"))
+    whole = pa.ListArray.from_arrays(pa.array([0, len(lists)], pa.int32()), lists.combine_chunks())
+    place = counts.column_names.index("latency")
+    old = counts.set_column(place, counts.schema.field("latency"), whole).drop_columns(["part"])
+    write_deltalake(f"{tmp_path}/rollups", old, partition_by=["date"])
+    lake = Lake(str(tmp_path))
+    lake.append("rollups", parts)
+    lake.rewrite("rollups", date(2026, 5, 29), lambda rows: rows)
+    for _ in range(2):
+        read = Rollups.read(lake, START, START + MINUTE, latencies=("total",))
+        assert read.n.tolist() == [2]
+        assert read.percentile("total", 1) == pytest.approx(8, rel=0.02)
+        lake.rewrite("rollups", date(2026, 5, 29), merge)
+    rows = lake.query("SELECT part, n FROM rollups ORDER BY part").to_pylist()
+    assert [row["part"] for row in rows] == ["counts", "overhead", "total", "ttft"]
+    assert [row["n"] for row in rows] == [2, 0, 0, 0]
