@@ -203,6 +203,14 @@ def others(house: House) -> dict[str, list[str]]:
     return found | {"traces": [name for name in found["traces"] if name not in anas]}
 
 
+def go_on(house: House, stopping: threading.Event) -> None:
+    """Ben asks on and on, whatever is erased meanwhile."""
+    asked = 0
+    while not stopping.wait(0.2):
+        asked += 1
+        house.ask("ben", "on-and-on", f"What about the weather after {asked} hours?")
+
+
 def test_a_persons_words_are_nowhere_after_an_erasure_that_was_killed_and_had_no_mlflow(
     house: House, wait_for: Callable[..., None]
 ) -> None:
@@ -223,7 +231,9 @@ def test_a_persons_words_are_nowhere_after_an_erasure_that_was_killed_and_had_no
     }
     assert places(holding(data, PLANTED)) >= stores | {"mlflow/artifacts", "mlflow/mlflow.db-wal"}, "it is everywhere"
     untouched = others(house)
-
+    stopping = threading.Event()
+    traffic = threading.Thread(target=go_on, args=(house, stopping))
+    traffic.start()
     slow = threading.Thread(target=house.ask, args=("ana", f"{PLANTED}-2", f"Tell me slowly about {PLANTED}slow"))
     slow.start()
     mlflow.kill_all()
@@ -242,10 +252,14 @@ def test_a_persons_words_are_nowhere_after_an_erasure_that_was_killed_and_had_no
     assert holding(data, PLANTED) == []
     assert second["removed"]["mlflow.traces"] == 3 * (ROUNDS + 2), "and of replays"
     assert second["removed"]["mlflow.datasets"] == ROUNDS + 2
+    stopping.set()
+    traffic.join()
     wait_for(lambda: verify(house.settings).ok, what="the ledger to be complete again")
     ledger = verify(house.settings)
     assert (ledger.served, ledger.erased) == (len(house.asked), ROUNDS + 4)
-    assert others(house) == untouched
+    after = others(house)
+    assert all(set(untouched[what]) <= set(after[what]) for what in untouched), "nothing of anybody else's went"
+    assert (len(after["cases"]), len(after["rows"])) == (ROUNDS, 4 * ROUNDS)
 
     assert house.erase(0)["nothing"]
     assert holding(data, PLANTED) == [], "nor did anything come back"

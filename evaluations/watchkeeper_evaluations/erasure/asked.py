@@ -24,9 +24,11 @@ class NotErasable(Exception):
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """A `user`, of one `tenant` or (None) of any, or `requests`; never both."""
+    """A `user`, of one `tenant` or (None) of any, or `requests`; never both. `names`: those under which the user is
+    stored."""
 
     user: str | None = None
+    names: frozenset[str] = frozenset()
     tenant: str | None = None
     requests: frozenset[str] = frozenset()
 
@@ -49,7 +51,7 @@ def of_user(user: str, tenant: str | None = None) -> Asked:
             f"users were stored redacted, this one as {redacted}, as everybody else with {what} in the name: "
             "give the ids of the requests"
         )
-    return Asked(user=user, tenant=tenant)
+    return Asked(user=user, names=frozenset({user}), tenant=tenant)
 
 
 def of_requests(names: Iterable[str]) -> Asked:

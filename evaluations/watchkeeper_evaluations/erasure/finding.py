@@ -38,20 +38,21 @@ def find(settings: Settings, asked: Asked, known: Selection, report: Report) -> 
     for said in _here(settings):
         if isinstance(said, Record) and _meant(said, asked):
             requests[said.request_id] = said.received_at
-        elif isinstance(said, Feedback) and asked.user is not None and said.user == asked.user:
+        elif isinstance(said, Feedback) and said.user in asked.names:
             feedback[said.feedback_id] = said.request_id
-    if asked.user is not None and asked.tenant in (None, TENANT):
+    if asked.names and asked.tenant in (None, TENANT):
         with report.reaching(), contextlib.closing(staging(settings)) as waiting_traces:
-            requests |= dict.fromkeys(waiting_traces.of_user(asked.user), 0)
+            for name in asked.names:
+                requests |= dict.fromkeys(waiting_traces.of_user(name), 0)
     with report.reaching():
-        if asked.user is not None:
-            requests |= lake_erasure.requests_of(lake, asked.user, asked.tenant)
-            feedback |= lake_erasure.feedback_of_user(lake, asked.user)
+        if asked.names:
+            requests |= lake_erasure.requests_of(lake, asked.names, asked.tenant)
+            feedback |= lake_erasure.feedback_of(lake, asked.names)
         requests |= lake_erasure.known(lake, asked.requests)
     with report.reaching():
         traces = Traces(tracking)
-        if asked.user is not None and asked.tenant is None:  # MLflow knows of no tenants
-            requests = dict(traces.of_user(settings.mlflow.experiment, asked.user)) | requests
+        for name in asked.names if asked.tenant is None else ():  # MLflow knows of no tenants
+            requests = dict(traces.of_user(settings.mlflow.experiment, name)) | requests
         requests = dict.fromkeys(traces.there(asked.requests), 0) | requests
     requests = _followers(settings, lake, requests, report) | requests
     cases, replays = known.cases, known.replays
@@ -75,7 +76,7 @@ def _here(settings: Settings) -> Iterator[Said]:
 def _meant(record: Record, asked: Asked) -> bool:
     if record.request_id in asked.requests:
         return True
-    return asked.user is not None and record.user == asked.user and asked.tenant in (None, record.tenant)
+    return record.user in asked.names and asked.tenant in (None, record.tenant)
 
 
 def _followers(settings: Settings, lake: Lake, requests: dict[str, int], report: Report) -> dict[str, int]:

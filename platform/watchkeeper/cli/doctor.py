@@ -132,6 +132,13 @@ def _spool(settings: Settings) -> Iterator[Finding]:
         yield Finding("spool", "bad", f"{path}: {why}", "keep the file; everything else is delivered as ever")
 
 
+def _erasure(settings: Settings) -> Iterator[Finding]:
+    from watchkeeper_evaluations.erasure.selection import JOURNAL
+
+    if (settings.data / JOURNAL).exists():
+        yield Finding("erasure", "bad", "one has not ended: something could not be reached", "run watchkeeper erase again")
+
+
 def _shipper(settings: Settings) -> Iterator[Finding]:
     from watchkeeper.lake.lake import LakeUnavailable
     from watchkeeper.telemetry.depth import SILENT_S, depth
@@ -205,5 +212,5 @@ def _schedule(settings: Settings) -> Iterator[Finding]:
 
 
 LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
-    *(_data, _weights, _knowledge, _release, _spool, _shipper, _lake, _schedule, _servers),
+    *(_data, _weights, _knowledge, _release, _spool, _shipper, _lake, _erasure, _schedule, _servers),
 )

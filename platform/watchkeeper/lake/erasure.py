@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from watchkeeper.lake.lake import Lake
+from watchkeeper.lake.upkeep import WRITING_H
 
 BY_REQUEST: Final = ("interactions", "scores", "feedback")
 """The tables that hold what was written in a request, or of its answer."""
@@ -21,13 +22,14 @@ MASKED: Final = re.compile(r"\[[A-Z_]+\]")
 """The name of a session in which something was masked, so that it is no longer one session's."""
 
 
-def requests_of(lake: Lake, user: str, tenant: str | None) -> dict[str, int]:
-    """The requests of a user, as the user is stored: id → when it was received (µs). `tenant` None: of any."""
+def requests_of(lake: Lake, names: Iterable[str], tenant: str | None) -> dict[str, int]:
+    """The requests of a user, by the names under which the user is stored: id → when it was received (µs). `tenant` None:
+    of any."""
     return _received(
         lake,
-        'SELECT request_id, epoch_us(received_at) AS at FROM interactions WHERE "user" = $user '
+        'SELECT request_id, epoch_us(received_at) AS at FROM interactions WHERE "user" IN (SELECT unnest($names)) '
         "AND ($tenant IS NULL OR tenant = $tenant)",
-        {"user": user, "tenant": tenant},
+        {"names": sorted(names), "tenant": tenant},
     )
 
 
@@ -70,9 +72,10 @@ def followers(lake: Lake, since: Mapping[tuple[str, str], int]) -> dict[str, int
     )
 
 
-def feedback_of_user(lake: Lake, user: str) -> dict[str, str]:
-    """What a user said of answers, whosever: its id → the request that it speaks of."""
-    found = lake.query('SELECT feedback_id, request_id FROM feedback WHERE "user" = $user', {"user": user})
+def feedback_of(lake: Lake, names: Iterable[str]) -> dict[str, str]:
+    """What a user of these names said of answers, whosever: its id → the request that it speaks of."""
+    sql = 'SELECT feedback_id, request_id FROM feedback WHERE "user" IN (SELECT unnest($names))'
+    found = lake.query(sql, {"names": sorted(names)})
     return dict(zip(found.column(0).to_pylist(), found.column(1).to_pylist(), strict=True))
 
 
@@ -97,13 +100,17 @@ def erase(lake: Lake, request_ids: Collection[str], feedback_ids: Collection[str
 def purge(lake: Lake, *, alone: bool) -> dict[str, int]:
     """Deletes every file that no newest version uses; table → its version, before which none can be read any more.
 
-    `alone`: nobody else is writing, so that what crashed writers left may go too.
+    `alone`: nobody else is writing, so that what crashed writers left may go too; else, and in a store that is shared, it
+    goes when it is so old that nobody can be at it.
     """
     versions: dict[str, int] = {}
     for table in TABLES:
         version = lake.version(table)
         if version is not None:
-            lake.vacuum(table, 0, everything=alone)
+            sure = alone and "://" not in lake.uri  # a store that is shared may have writers who hold no lock of ours
+            lake.vacuum(table, 0, everything=sure)
+            if not sure:
+                lake.vacuum(table, WRITING_H, everything=True)
             versions[table] = version
     return versions
 

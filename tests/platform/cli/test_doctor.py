@@ -18,6 +18,7 @@ from watchkeeper.record import Record
 from watchkeeper.settings import Gateway, Settings
 from watchkeeper.telemetry.shipper import ShipperStatus, SinkStatus
 from watchkeeper.telemetry.spool import Spool
+from watchkeeper_evaluations.erasure.selection import Selection, begin
 from watchkeeper_evaluations.schedule_status import JobStatus, ScheduleStatus, write
 from watchkeeper_evaluations.window import Window
 
@@ -49,6 +50,13 @@ def test_each_job_says_how_it_is(tmp_path: Path, status: JobStatus, state: str, 
     (finding,) = looked(tmp_path)
     assert (finding.part, finding.state) == ("schedule drift", state)
     assert says in finding.detail
+
+
+def test_an_erasure_that_has_not_ended_is_bad(tmp_path: Path) -> None:
+    assert looked(tmp_path, "_erasure") == []
+    begin(tmp_path, Selection(requests={"a": 0}))
+    (finding,) = looked(tmp_path, "_erasure")
+    assert (finding.state, finding.advice) == ("bad", "run watchkeeper erase again")
 
 
 def test_a_webhook_that_takes_nothing_is_bad(tmp_path: Path) -> None:

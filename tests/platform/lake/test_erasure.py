@@ -63,15 +63,15 @@ def numbers(ids: Iterable[str]) -> list[int]:
 
 
 def test_what_belongs_to_a_user_is_found(lake: Lake) -> None:
-    anas = erasure.requests_of(lake, "ana", None)
+    anas = erasure.requests_of(lake, ["ana", "nobody"], None)
     assert numbers(anas) == [1, 3, 5, 7, 10, 11]
-    assert numbers(erasure.requests_of(lake, "ana", "other")) == [10]
+    assert numbers(erasure.requests_of(lake, ["ana", "nobody"], "other")) == [10]
     assert anas[f"{1:032x}"] == START + DAY // 8
     sessions = erasure.sessions_of(lake, anas)
     assert sorted(sessions) == [("default", f"s{n}") for n in (1, 3, 5, 7)] + [("other", "s10")]
     assert numbers(erasure.followers(lake, sessions)) == [1, 3, 5, 7, 8, 10], "8 goes on where 1 began"
     assert erasure.followers(lake, {}) == {}
-    assert erasure.feedback_of_user(lake, "ana") == {"f1": f"{0:032x}"}
+    assert erasure.feedback_of(lake, ["ana"]) == {"f1": f"{0:032x}"}
     assert numbers(erasure.known(lake, [f"{2:032x}", f"{99:032x}"])) == [2]
     assert numbers(erasure.replays(lake, [f"{1:032x}"], ())) == numbers(erasure.replays(lake, (), ["c"])) == [13]
     assert erasure.replays(lake, [f"{2:032x}"], ["d"]) == frozenset()
@@ -82,7 +82,7 @@ def test_what_is_erased_is_in_no_file_and_at_no_version(lake: Lake, tmp_path: Pa
     assert before is not None
     crashed = tmp_path / "lake" / "interactions" / "date=2026-05-29" / "part-of-a-crashed-append.parquet"
     crashed.write_bytes(PLANTED.encode())
-    gone = erasure.erase(lake, erasure.requests_of(lake, "ana", None), erasure.feedback_of_user(lake, "ana"))
+    gone = erasure.erase(lake, erasure.requests_of(lake, ["ana", "nobody"], None), erasure.feedback_of(lake, ["ana"]))
     assert gone == {"interactions": 6, "scores": 0, "feedback": 2}
     versions = erasure.purge(lake, alone=True)
     assert versions["interactions"] > before
@@ -99,7 +99,7 @@ def test_what_is_erased_is_in_no_file_and_at_no_version(lake: Lake, tmp_path: Pa
 def test_beside_writers_the_files_of_a_batch_under_way_stay(lake: Lake, tmp_path: Path) -> None:
     under_way = tmp_path / "lake" / "interactions" / "date=2026-05-29" / "part-under-way.parquet"
     under_way.write_bytes(b"to be committed in a moment")
-    erasure.erase(lake, erasure.requests_of(lake, "ana", None), ())
+    erasure.erase(lake, erasure.requests_of(lake, ["ana", "nobody"], None), ())
     erasure.purge(lake, alone=False)
     assert under_way.exists()
     under_way.unlink()
