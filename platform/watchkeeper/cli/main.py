@@ -158,6 +158,7 @@ def evaluate(
 @app.command(rich_help_panel=ASK, epilog=example("watchkeeper verify --json"))
 def verify(
     scored: Annotated[bool, typer.Option("--scored", help="Also ask that every request has been scored.")] = False,
+    by_hour: Annotated[bool, typer.Option("--by-hour", help="Also count by the hour of acceptance (UTC).")] = False,
     config: Config = None,
     data: Data = None,
     as_json: Json = False,
@@ -165,7 +166,7 @@ def verify(
     """The ledger: is every request that was served in the spool, in MLflow and in the lake?"""
     from watchkeeper.cli.verify import run
 
-    raise typer.Exit(run(output.settings(config, data), scored=scored, as_json=as_json))
+    raise typer.Exit(run(output.settings(config, data), scored=scored, by_hour=by_hour, as_json=as_json))
 
 
 @app.command(rich_help_panel=KEEP, epilog=example("watchkeeper erase --user u-1024 --dry-run"))

@@ -8,18 +8,21 @@ Ids and times only, nothing that anybody wrote. Knows no sink by name.
 
 import sqlite3
 import threading
+from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from watchkeeper.telemetry.segment import Segment, transaction
+import msgspec
+
+from watchkeeper.telemetry.accounts import Account
+from watchkeeper.telemetry.segment import transaction
 
 LEDGER: Final = "ledger.sqlite"
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS cursors (sink TEXT, segment TEXT, sequence INTEGER NOT NULL, PRIMARY KEY (sink, segment));
-CREATE TABLE IF NOT EXISTS retired (segment TEXT PRIMARY KEY, worker TEXT NOT NULL, number INTEGER NOT NULL,
-    retired_at INTEGER NOT NULL, accepted BLOB NOT NULL, spooled BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS accounts (segment TEXT PRIMARY KEY, retired_at INTEGER NOT NULL, account BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS sampled_out (request_id BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS erased (request_id BLOB PRIMARY KEY, erased_at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS expired (sink TEXT, request_id BLOB, PRIMARY KEY (sink, request_id)) WITHOUT ROWID;
@@ -96,29 +99,32 @@ class Deliveries:
             sql = "SELECT request_id FROM expired WHERE sink = ?"
             return {name.hex() for (name,) in self._database.execute(sql, (sink,))}
 
-    def retire(self, segment: Segment, accepted: Iterable[str], spooled: Iterable[str], at: int) -> None:
-        """Keeps the ids of a segment that every sink has; once it is kept, the segment may go. `at`: µs."""
-        row = (segment.uid, segment.worker, segment.number, at, _pack(accepted), _pack(spooled))
+    def retire(self, account: Account, at: int) -> None:
+        """Keeps the account of a segment that every sink has; once it is kept, the segment may go. `at`: µs."""
+        row = (account.segment, at, _pack(account))
         with self._lock:
-            self._database.execute("INSERT OR REPLACE INTO retired VALUES (?, ?, ?, ?, ?, ?)", row)
+            self._database.execute("INSERT OR REPLACE INTO accounts VALUES (?, ?, ?)", row)
 
-    def retired(self) -> Iterator[tuple[str, list[str], list[str]]]:
-        """For each retired segment its uid, the ids of its accepts, and those of its records."""
+    def retired(self) -> Iterator[Account]:
+        """The account of each retired segment, in the order in which they were retired."""
         with self._lock:
-            names = [name for (name,) in self._database.execute("SELECT segment FROM retired")]
+            names = [
+                name for (name,) in self._database.execute("SELECT segment FROM accounts ORDER BY retired_at, segment")
+            ]
         for name in names:
             with self._lock:
-                sql = "SELECT accepted, spooled FROM retired WHERE segment = ?"
-                accepted, spooled = self._database.execute(sql, (name,)).fetchone()
-            yield name, _unpack(accepted), _unpack(spooled)
+                row = self._database.execute("SELECT account FROM accounts WHERE segment = ?", (name,)).fetchone()
+            yield _unpack(row[0])
 
     def among_retired(self, request_ids: Iterable[str]) -> set[str]:
-        """Those of the ids that a retired segment holds. Reads 32 bytes for every request there ever was."""
+        """Those of the ids that a retired segment holds. Reads 36 bytes for every request there ever was."""
         wanted = {name: bytes.fromhex(name) for name in request_ids}
         found: set[str] = set()
         with self._lock:
-            for both in self._database.execute("SELECT accepted, spooled FROM retired") if wanted else ():
-                found.update(name for name, raw in wanted.items() if any(_stands_in(raw, packed) for packed in both))
+            for (body,) in self._database.execute("SELECT account FROM accounts") if wanted else ():
+                packed = msgspec.msgpack.decode(body, type=_Packed)
+                both = (packed.accepted, packed.spooled)
+                found.update(name for name, raw in wanted.items() if any(_stands_in(raw, ids) for ids in both))
         return found
 
     def _add_sampled_out(self, request_ids: Iterable[str]) -> None:
@@ -134,9 +140,52 @@ def _stands_in(name: bytes, packed: bytes) -> bool:
     return at >= 0
 
 
-def _pack(names: Iterable[str]) -> bytes:
-    return b"".join(bytes.fromhex(name) for name in names)
+class _Packed(msgspec.Struct, array_like=True):
+    """An account in few bytes: sixteen for an id, four for an hour."""
+
+    segment: str
+    worker: str
+    number: int
+    accepted: bytes
+    hours: bytes
+    spooled: bytes
+    accepts: tuple[int, int]
+    rows: tuple[int, int]
+    gaps: tuple[str, ...]
 
 
-def _unpack(packed: bytes) -> list[str]:
-    return [packed[start : start + ID_BYTES].hex() for start in range(0, len(packed), ID_BYTES)]
+def _pack(account: Account) -> bytes:
+    accepted, spooled = (bytes.fromhex("".join(names)) for names in (account.accepted, account.spooled))
+    hours = array("I", account.hours).tobytes()
+    packed = _Packed(
+        account.segment,
+        account.worker,
+        account.number,
+        accepted,
+        hours,
+        spooled,
+        account.accepts,
+        account.rows,
+        account.gaps,
+    )
+    return msgspec.msgpack.encode(packed)
+
+
+def _unpack(body: bytes) -> Account:
+    packed = msgspec.msgpack.decode(body, type=_Packed)
+    return Account(
+        segment=packed.segment,
+        worker=packed.worker,
+        number=packed.number,
+        accepted=_ids(packed.accepted),
+        hours=array("I", packed.hours),
+        spooled=_ids(packed.spooled),
+        accepts=packed.accepts,
+        rows=packed.rows,
+        gaps=packed.gaps,
+    )
+
+
+def _ids(packed: bytes) -> list[str]:
+    plain = packed.hex()
+    return [plain[start : start + 2 * ID_BYTES] for start in range(0, len(plain), 2 * ID_BYTES)]

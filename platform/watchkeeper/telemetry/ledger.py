@@ -7,6 +7,7 @@ then. Counts are of request ids; what others logged to the same MLflow or lake d
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
@@ -14,12 +15,16 @@ import msgspec
 
 from watchkeeper.lake.lake import Lake, LakeUnavailable
 from watchkeeper.settings import Settings
+from watchkeeper.telemetry.accounts import Account, account, gaps
 from watchkeeper.telemetry.dead_letters import DeadLetters
 from watchkeeper.telemetry.deliveries import Deliveries
+from watchkeeper.telemetry.hours import Hour
+from watchkeeper.telemetry.hours import by_hour as hours_of
 from watchkeeper.telemetry.segment import Found, Segment, SegmentUnreadable, segments
 from watchkeeper.telemetry.sinks import LAKE, MLFLOW, lake_positions
 from watchkeeper.telemetry.spans.staging import Staging, StagingUnavailable
 from watchkeeper.tracking import Tracking, TrackingUnavailable
+from watchkeeper.tracking.stored import stored_trace_ids
 
 SPOOL: Final = "spool"
 LISTED: Final = 100
@@ -32,7 +37,8 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     `dead_lettered`: refused by a sink. `sampled_out`: MLflow is spared them, by policy; `erased`: deleted everywhere, on
     somebody's word; `expired`: dropped from a sink by retention; all three are meant, and missing nowhere. `pending`:
     accepted without a record yet (`spool`), or not delivered yet. `missing`: delivered, by the shipper's own account, but
-    not there; `unerased`: erased, but there (100 ids of each at most). `doubled`: ids that are somewhere twice."""
+    not there; `unerased`: erased, but there (100 ids of each at most). `doubled`: ids that are somewhere twice. `gaps`:
+    numbers of a worker that are missing, a line each. `hours`: the same by hour, where it was asked for."""
 
     served: int
     spooled: int
@@ -47,8 +53,10 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     missing: dict[str, list[str]]
     unerased: dict[str, list[str]]
     doubled: dict[str, int]
+    gaps: list[str]
     unreadable: list[str]
     errors: list[str]
+    hours: list[Hour] | None = None
 
     @property
     def ok(self) -> bool:
@@ -59,23 +67,32 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
         in_mlflow, in_lake = self.mlflow + self.sampled_out + gone[MLFLOW], self.lake + gone[LAKE]
         whole = self.served == self.spooled == in_mlflow == in_lake
         gaps = any((*self.pending.values(), *self.missing.values(), *self.unerased.values(), *self.doubled.values()))
-        return whole and not gaps and not self.unreadable and not self.errors
+        return whole and not gaps and not self.gaps and not self.unreadable and not self.errors
 
 
 class _Spooled(msgspec.Struct):
-    """What the spool says, at one moment. `behind`: per sink the ids that it need not have yet; `erased`: that nobody may
-    have any more."""
+    """What the spool says, at one moment. `hours`: of each request that was accepted, its hour. `behind`: per sink the ids
+    that it need not have yet; `erased`: that nobody may have any more."""
 
-    served: set[str]
+    hours: dict[str, int]
     spooled: set[str]
     doubled: set[str]
     behind: dict[str, set[str]]
+    gaps: list[str]
     unreadable: list[str]
     erased: set[str] = set()
 
 
-def verify(settings: Settings) -> Ledger:
-    """Counts all sides. Takes seconds for 100,000 requests, most of it MLflow's pages."""
+class _Held(msgspec.Struct):
+    """The ids that a sink has, and those that it has twice. `answered`: those that the lake knows as such."""
+
+    ids: set[str]
+    doubled: set[str]
+    answered: set[str] = set()
+
+
+def verify(settings: Settings, *, by_hour: bool = False) -> Ledger:
+    """Counts all sides. What it costs with a million requests stands in the README."""
     errors: list[str] = []
     lake = _lake(settings)
     # The spool comes first, the cursors with it and the sinks last: what a cursor says is delivered must be found then,
@@ -92,41 +109,47 @@ def verify(settings: Settings) -> Ledger:
     # What is erased or spared meanwhile is gone by now, and meant to be.
     erased, spared, expired = _meant(settings)
     meant = {MLFLOW: erased | spared | expired[MLFLOW], LAKE: erased | expired[LAKE]}
-    counts: dict[str, int | None] = {}
+    sides: dict[str, set[str] | None] = {}
     missing: dict[str, list[str]] = {}
     unerased: dict[str, list[str]] = {}
     doubled = {SPOOL: len(spool.doubled)}
-    for sink, ids in found.items():
-        if ids is None:
-            counts[sink], missing[sink], unerased[sink], doubled[sink] = None, [], [], 0
+    pending = {SPOOL: len(spool.hours.keys() - spool.spooled)}
+    for sink, held in found.items():
+        ids = _ids(held)
+        pending[sink] = len(spool.behind[sink] - ids - dead[sink] - meant[sink])
+        if held is None:
+            sides[sink], missing[sink], unerased[sink], doubled[sink] = None, [], [], 0
             continue
-        there = spool.spooled.intersection(ids) - dead[sink] - erased
-        gone = spool.spooled - there - dead[sink] - spool.behind[sink] - meant[sink]
-        counts[sink] = len(there)
-        missing[sink] = sorted(gone)[:LISTED]
-        unerased[sink] = sorted(spool.erased.intersection(ids))[:LISTED]
-        doubled[sink] = sum(ids[name] > 1 for name in there)
-    waiting = {sink: ids - set(found[sink] or ()) - dead[sink] - meant[sink] for sink, ids in spool.behind.items()}
-    spared = spool.spooled & spared - erased - set(found[MLFLOW] or ())
-    old = {sink: spool.spooled & ids - erased - set(found[sink] or ()) for sink, ids in expired.items()}
-    old[MLFLOW] -= spared
-    return Ledger(
-        served=len(spool.served),
-        spooled=len(spool.spooled),
-        mlflow=counts[MLFLOW],
-        lake=counts[LAKE],
-        scored=None if scored is None else len(spool.served & scored),
-        dead_lettered=len(set().union(*dead.values())),
-        sampled_out=len(spared),
-        erased=len(spool.spooled & erased),
-        expired={sink: len(ids) for sink, ids in old.items()},
-        pending={SPOOL: len(spool.served - spool.spooled), **{sink: len(ids) for sink, ids in waiting.items()}},
-        missing=missing,
-        unerased=unerased,
-        doubled=doubled,
-        unreadable=spool.unreadable,
-        errors=list(dict.fromkeys(errors)),
-    )
+        sides[sink] = there = (spool.spooled & ids) - dead[sink] - erased
+        missing[sink] = sorted(spool.spooled - there - dead[sink] - spool.behind[sink] - meant[sink])[:LISTED]
+        unerased[sink] = sorted(spool.erased & ids)[:LISTED]
+        doubled[sink] = len(there & held.doubled)
+    in_lake = found[LAKE]
+    sampled_out = (spool.spooled & spared) - erased - _ids(found[MLFLOW])
+    old = {sink: (spool.spooled & ids) - erased - sampled_out - _ids(found[sink]) for sink, ids in expired.items()}
+    sides |= {
+        "answered": in_lake.answered if in_lake else None,
+        "spooled": spool.spooled,
+        "scored": None if scored is None else spool.hours.keys() & scored,
+        "dead_lettered": set().union(*dead.values()),
+        "sampled_out": sampled_out,
+        "erased": spool.spooled & erased,
+    }
+    counts = {side: None if ids is None else len(ids) for side, ids in sides.items() if side != "answered"}
+    plain = {
+        **counts,
+        "served": len(spool.hours),
+        "expired": {sink: len(ids) for sink, ids in old.items()},
+        "pending": pending,
+        "missing": missing,
+        "unerased": unerased,
+        "doubled": doubled,
+        "gaps": spool.gaps,
+        "unreadable": spool.unreadable,
+        "errors": list(dict.fromkeys(errors)),
+    }
+    ledger = msgspec.convert(plain, Ledger)
+    return msgspec.structs.replace(ledger, hours=hours_of(spool.hours, sides)) if by_hour else ledger
 
 
 def pending(settings: Settings) -> tuple[dict[str, int], list[str]]:
@@ -184,38 +207,44 @@ def _lake_position(segment: Segment, lake: Lake) -> int:
 def _spool(settings: Settings, lake: Lake, errors: list[str]) -> _Spooled:
     found: Found = segments(settings.spool_folder)
     deliveries = Deliveries(settings.data, writable=False)
-    spool = _Spooled(set(), set(), set(), {MLFLOW: set(), LAKE: set()}, sorted(found.unreadable))
-    live: set[str] = set()
+    spool = _Spooled({}, set(), set(), {MLFLOW: set(), LAKE: set()}, [], sorted(found.unreadable))
+    accounts: dict[str, Account] = {}
     for segment in found.segments:
         positions = {MLFLOW: _mlflow_position(segment, deliveries)}
         in_lake = _asked(errors, functools.partial(_lake_position, segment, lake))
         positions[LAKE] = segment.first - 1 if in_lake is None else in_lake
         try:
-            accepted, records = segment.ids()
+            accounts[segment.uid] = kept = account(segment)
+            records = segment.ids()[1] if min(positions.values()) < kept.rows[1] else []
         except FileNotFoundError:
-            continue  # retired since: its ids come below
+            accounts.pop(segment.uid, None)  # retired since: it comes below
+            continue
         except SegmentUnreadable:
             spool.unreadable.append(str(segment.path))
             continue
-        live.add(segment.uid)
-        _count(spool, accepted, [name for _, name in records])
         for sink, position in positions.items():
             spool.behind[sink] |= {name for sequence, name in records if sequence > position}
     # After the files: a segment that goes meanwhile is kept here before.
-    for uid, accepted, spooled in deliveries.retired():
-        if uid not in live:
-            _count(spool, accepted, spooled)
+    numbers: list[Account] = []
+    for one in itertools.chain(accounts.values(), (gone for gone in deliveries.retired() if gone.segment not in accounts)):
+        _count(spool, one)
+        numbers.append(msgspec.structs.replace(one, accepted=(), hours=(), spooled=()))
+    spool.gaps = gaps(numbers)
     spool.erased = deliveries.erased()
     deliveries.close()
     return spool
 
 
-def _count(spool: _Spooled, accepted: Iterable[str], records: Iterable[str]) -> None:
-    spool.served.update(accepted)
-    for name in records:
+def _count(spool: _Spooled, account: Account) -> None:
+    # An id is one object, wherever it stands: a million of them are told a few times over here.
+    hours = spool.hours
+    own = dict(zip(account.accepted, account.hours, strict=True))
+    hours |= own
+    names = {name: name for name in own}
+    for name in account.spooled:
         if name in spool.spooled:
             spool.doubled.add(name)
-        spool.spooled.add(name)
+        spool.spooled.add(names.get(name, name))
 
 
 def _meant(settings: Settings) -> tuple[set[str], set[str], dict[str, set[str]]]:
@@ -227,19 +256,33 @@ def _meant(settings: Settings) -> tuple[set[str], set[str], dict[str, set[str]]]
     return found
 
 
-def _traces(settings: Settings) -> dict[str, int]:
-    """Trace ids in MLflow, and how often each came."""
-    counts: dict[str, int] = {}
-    for name in Tracking(settings.mlflow.uri).trace_ids(settings.mlflow.experiment):
-        counts[name] = counts.get(name, 0) + 1
-    return counts
+def _traces(settings: Settings) -> _Held:
+    """What MLflow has: by its database where that is ours, else page by page."""
+    tracking = Tracking(settings.mlflow.uri)
+    names = stored_trace_ids(tracking, settings.data, settings.mlflow.experiment) if settings.mlflow.start else None
+    held = _Held(set(), set())
+    for name in tracking.trace_ids(settings.mlflow.experiment) if names is None else names:
+        if name in held.ids:
+            held.doubled.add(name)
+        held.ids.add(name)
+    return held
 
 
-def _rows(lake: Lake) -> dict[str, int]:
-    """Request ids in the lake, and how many rows each has."""
-    sql = "SELECT request_id, count(*) AS n FROM interactions WHERE source IN ('gateway', 'otlp') GROUP BY request_id"
+def _rows(lake: Lake) -> _Held:
+    """What the lake has of what came through the spool."""
+    sql = """SELECT request_id, count(*) > 1 AS doubled, bool_and(error IS NULL AND status < 400) AS answered
+        FROM interactions WHERE source IN ('gateway', 'otlp') GROUP BY request_id"""
     rows = lake.query(sql)
-    return dict(zip(rows.column("request_id").to_pylist(), rows.column("n").to_pylist(), strict=True))
+    names = rows.column("request_id")
+    ids, doubled, answered = (
+        set(names.filter(rows.column(column)).to_pylist()) if column else set(names.to_pylist())
+        for column in ("", "doubled", "answered")
+    )
+    return _Held(ids, doubled, answered)
+
+
+def _ids(held: _Held | None) -> set[str]:
+    return held.ids if held else set()
 
 
 def _column(lake: Lake, sql: str) -> Iterable[str]:

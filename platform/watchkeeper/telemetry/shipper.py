@@ -22,6 +22,7 @@ from watchkeeper.carrying import carrying
 from watchkeeper.lake.lake import Lake
 from watchkeeper.record import Record
 from watchkeeper.settings import Settings
+from watchkeeper.telemetry.accounts import account
 from watchkeeper.telemetry.dead_letters import DeadLetters
 from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.housekeeping import Housekeeping
@@ -256,11 +257,11 @@ class Shipper:
                 kept.add(segment.worker)
                 continue
             try:
-                accepted, spooled = segment.ids()
+                kept_of = account(segment)
             except SegmentUnreadable:
                 continue  # delivered, but it cannot be said what: it stays, and the ledger names it
             # Ids first, then the file: between the two it is merely kept twice.
-            self._deliveries.retire(segment, accepted, [name for _, name in spooled], int(self._clock() * 1e6))
+            self._deliveries.retire(kept_of, int(self._clock() * 1e6))
             segment.remove()
 
     def _report(self, found: Found) -> None:

@@ -1,13 +1,24 @@
 """The books of the shipper: cursors, ids of retired segments, of spared and of erased requests; they outlive a crash."""
 
+from array import array
 from pathlib import Path
 
 import pytest
 
+from watchkeeper.telemetry.accounts import Account
 from watchkeeper.telemetry.deliveries import Deliveries
-from watchkeeper.telemetry.segment import Segment
 
-SEGMENT = Segment(path=Path("1.sqlite"), worker="w0", number=1, uid="u1", first=1, last=2, sealed=True)
+ACCOUNT = Account(
+    segment="u1",
+    worker="w0",
+    number=1,
+    accepted=["0a" * 16, "ff" * 16],
+    hours=array("I", [497_222, 497_223]),
+    spooled=["ff" * 16],
+    accepts=(1, 2),
+    rows=(1, 3),
+    gaps=("w0/1.sqlite: row 2 is missing",),
+)
 
 
 def test_a_cursor_is_where_it_was_left(tmp_path: Path) -> None:
@@ -24,10 +35,9 @@ def test_a_cursor_is_where_it_was_left(tmp_path: Path) -> None:
 
 def test_a_retired_segment_leaves_its_ids_once_however_often_it_is_retired(tmp_path: Path) -> None:
     books = Deliveries(tmp_path)
-    accepted, spooled = ["0a" * 16, "ff" * 16], ["ff" * 16]
     for _ in range(2):
-        books.retire(SEGMENT, accepted, spooled, at=1)
-    assert list(books.retired()) == [("u1", accepted, spooled)]
+        books.retire(ACCOUNT, at=1)
+    assert list(books.retired()) == [ACCOUNT]
     books.close()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from watchkeeper.record import Record
+from watchkeeper.telemetry.accounts import Account, account
 from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.known import known
 from watchkeeper.telemetry.segment import segments
@@ -28,8 +29,7 @@ async def test_what_was_accepted_or_brought_is_known_also_once_it_is_retired(
     assert known(tmp_path, tmp_path / "spool", asked) == {brought.request_id, accepted.request_id}
     deliveries = Deliveries(tmp_path)
     for segment in segments(tmp_path / "spool").segments:
-        names, rows = segment.ids()
-        deliveries.retire(segment, names, [name for _, name in rows], 1)
+        deliveries.retire(account(segment), 1)
         segment.remove()
     deliveries.close()
     assert known(tmp_path, tmp_path / "spool", asked) == {brought.request_id, accepted.request_id}
@@ -37,8 +37,9 @@ async def test_what_was_accepted_or_brought_is_known_also_once_it_is_retired(
 
 def test_bytes_of_two_neighbours_are_no_id(tmp_path: Path, make_record: Callable[..., Record]) -> None:
     deliveries = Deliveries(tmp_path)
-    sql = "INSERT INTO retired VALUES ('uid', 'w', 1, 1, ?, x'')"
-    deliveries._database.execute(sql, (bytes.fromhex("a" * 31 + "b" + "c" * 31 + "d"),))
+    two = ["a" * 31 + "b", "c" * 31 + "d"]
+    kept = Account(segment="u", worker="w", number=1, accepted=two, hours=[1, 1], spooled=two, accepts=(1, 2), rows=(1, 2))
+    deliveries.retire(kept, at=1)
     assert deliveries.among_retired(["a" * 31 + "b", "a" * 15 + "b" + "c" * 16]) == {"a" * 31 + "b"}
 
 

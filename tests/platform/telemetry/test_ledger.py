@@ -1,8 +1,10 @@
 """The ledger: it believes no side about another, names every gap, and is never `ok` when it could not ask."""
 
 import asyncio
+import contextlib
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from watchkeeper.lake.interactions import score_rows, to_arrow
 from watchkeeper.lake.lake import Lake, LakeUnavailable
 from watchkeeper.record import Record, encode
 from watchkeeper.settings import Settings
+from watchkeeper.telemetry.accounts import account
 from watchkeeper.telemetry.dead_letters import DeadLetter, DeadLetters
 from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.ledger import Ledger, pending, verify, watermark
@@ -89,8 +92,7 @@ def delivered(settings: Settings, segment: Segment, traces: list[str], *, retire
     books.advance("mlflow", segment.uid, segment.last)
     LakeSink(Lake(settings.lake_uri), Dropped(dead, "lake")).step(segment)
     if retire:
-        accepted, records = segment.ids()
-        books.retire(segment, accepted, [name for _, name in records], at=1)
+        books.retire(account(segment), at=1)
         segment.remove()
     books.close()
     dead.close()
@@ -312,6 +314,59 @@ def test_the_watermark_is_the_oldest_request_that_the_lake_may_lack(
     assert watermark(settings) == 1_780_000_000_000_000, "under way"
 
 
+@pytest.mark.parametrize("retire", [False, True])
+def test_lost_numbers_are_named_though_nobody_else_would_miss_them(
+    settings: Settings, traces: list[str], make_record: Make, retire: bool
+) -> None:
+    segment = spooled(settings, [make_record() for _ in range(9)])
+    with contextlib.closing(sqlite3.connect(segment.path)) as database, database:
+        for table in ("records", "accepted"):
+            database.execute(f"DELETE FROM {table} WHERE sequence IN (4, 5, 7)")
+    delivered(settings, segment, traces, retire=retire)
+    ledger = verify(settings)
+    assert (ledger.served, ledger.spooled, ledger.mlflow, ledger.lake) == (6, 6, 6, 6)
+    assert not ledger.ok
+    assert ledger.gaps == [
+        "w0/1.sqlite: accepts 4 to 5 are missing",
+        "w0/1.sqlite: accept 7 is missing",
+        "w0/1.sqlite: rows 4 to 5 are missing",
+        "w0/1.sqlite: row 7 is missing",
+    ]
+
+
+def test_by_hour_each_count_stands_where_the_request_was_accepted(
+    settings: Settings, traces: list[str], make_record: Make
+) -> None:
+    noon = 1_790_000_000_000_000 // 3_600_000_000 * 3_600_000_000
+    at = [noon + 1, noon + 2, noon + 3_600_000_000, noon + 3_600_000_001, noon + 7_200_000_000]
+    fields: list[dict[str, Any]] = [{}, {"error": "upstream_timeout", "status": 504}, {}, {}, {}]
+    records = [make_record(received_at=time, **field) for time, field in zip(at, fields, strict=True)]
+    segment = spooled(settings, records)
+    delivered(settings, segment, traces, retire=True)
+    names = [record.request_id for record in records]
+    buried(settings, DeadLetter(1, "mlflow", "HTTP 400", segment.uid, 1, names[0], "record", b""))
+    books = Deliveries(settings.data)
+    books.note_sampled_out([names[2]])
+    traces.remove(names[2])
+    books.close()
+    rows = score_rows(to_arrow(records[3:4]), "toxicity", [0.1], scorer="toxicity", scorer_version="1", scored_at=1)
+    Lake(settings.lake_uri).append("scores", rows)
+    assert verify(settings).hours is None
+    hours = verify(settings, by_hour=True).hours
+    assert hours is not None
+    counted = [msgspec.structs.astuple(hour) for hour in hours]
+    #                               accepted answered spooled mlflow lake scored dead sampled erased
+    assert counted == [
+        ("2026-09-21T14:00Z", 2, 1, 2, 1, 2, 0, 1, 0, 0),
+        ("2026-09-21T15:00Z", 2, 2, 2, 1, 2, 1, 0, 1, 0),
+        ("2026-09-21T16:00Z", 1, 1, 1, 1, 1, 0, 0, 0, 0),
+    ]
+    traces.append("away")
+    away = verify(settings, by_hour=True).hours
+    assert away is not None
+    assert [hour.mlflow for hour in away] == [None, None, None]
+
+
 WHOLE = Ledger(
     served=5,
     spooled=5,
@@ -326,6 +381,7 @@ WHOLE = Ledger(
     missing={"mlflow": [], "lake": []},
     unerased={"mlflow": [], "lake": []},
     doubled={"spool": 0, "mlflow": 0, "lake": 0},
+    gaps=[],
     unreadable=[],
     errors=[],
 )
@@ -346,6 +402,7 @@ WHOLE = Ledger(
         {"sampled_out": 1},
         {"erased": 1},
         {"expired": {"mlflow": 0, "lake": 1}},
+        {"gaps": ["worker w0: row 3 is missing"]},
         {"unreadable": ["1.sqlite"]},
         {"errors": ["the scores cannot be read"]},
     ],

@@ -102,8 +102,8 @@ def test_once_brings_everything_everywhere_and_leaves_only_the_books(
     assert in_lake(settings) == Counter(ids)
     assert segments(settings.spool_folder).segments == (), "what every sink has is gone"
     kept = list(deliveries.retired())
-    assert {name for _, accepted, _ in kept for name in accepted} == ids
-    assert sorted(name for _, _, spooled in kept for name in spooled) == sorted(ids), "each once"
+    assert {name for one in kept for name in one.accepted} == ids
+    assert sorted(name for one in kept for name in one.spooled) == sorted(ids), "each once"
     sinks = status(settings).sinks
     assert {name: (sink.delivered, sink.pending, sink.lag_s, sink.error) for name, sink in sinks.items()} == {
         "mlflow": (60, 0, None, None),
