@@ -1,4 +1,5 @@
-"""What the shipper does beside delivering: joins the lake's small files, and drops what is older than the settings say.
+"""What the shipper does beside delivering: joins the lake's small files, lets MLflow's SQLite learn,
+and drops what is older than the settings say.
 
 In a thread of its own, since a day's rows take seconds and MLflow's traces minutes. Whatever fails is tried again the next
 time. Knows nothing of deliveries under way.
@@ -16,6 +17,7 @@ from watchkeeper.lake.lake import Lake
 from watchkeeper.lake.upkeep import clean, tidy
 from watchkeeper.settings import Settings, seconds
 from watchkeeper.telemetry.retention import retain
+from watchkeeper.tracking.statistics import Statistics
 
 HOURLY_S: Final = 3600.0
 
@@ -32,6 +34,7 @@ class Housekeeping:
         self._lake = lake
         self._stop = stop
         self._clock = clock
+        self._statistics = Statistics(settings.data)
         self._done_at: float | None = None
         self._thread: threading.Thread | None = None
 
@@ -49,6 +52,8 @@ class Housekeeping:
         try:
             with carrying(self._settings.data, "upkeep"):
                 tidy(self._lake)
+            if self._settings.mlflow.start:
+                self._statistics.tend()
             now = self._clock()
             if self._done_at is None or now - self._done_at >= HOURLY_S:
                 self._hourly(now)

@@ -126,7 +126,8 @@ def verify(settings: Settings, *, by_hour: bool = False) -> Ledger:
         doubled[sink] = len(there & held.doubled)
     in_lake = found[LAKE]
     sampled_out = (spool.spooled & spared) - erased - _ids(found[MLFLOW])
-    old = {sink: (spool.spooled & ids) - erased - sampled_out - _ids(found[sink]) for sink, ids in expired.items()}
+    old = {sink: (spool.spooled & ids) - erased - _ids(found[sink]) for sink, ids in expired.items()}
+    old[MLFLOW] -= sampled_out
     sides |= {
         "answered": in_lake.answered if in_lake else None,
         "spooled": spool.spooled,

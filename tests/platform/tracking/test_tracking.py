@@ -19,6 +19,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 
 from watchkeeper.settings import Mlflow, Settings
 from watchkeeper.tracking import Tracking, TrackingUnavailable, server_command, tracking
+from watchkeeper.tracking.stored import stored_trace_ids
 
 START = datetime(2026, 5, 29, 12, tzinfo=UTC)
 END = datetime(2026, 5, 29, 12, 5, tzinfo=UTC)
@@ -214,3 +215,32 @@ def test_addresses_in_its_pages() -> None:
     wanted = f"https://mlflow.example/#/experiments/7/traces?selectedEvaluationId={trace}&traceId={trace}"
     assert mlflow.trace_url("7", "a" * 32) == mlflow.trace_url("7", trace) == wanted
     assert mlflow.run_url("7", "r") == "https://mlflow.example/#/experiments/7/runs/r"
+
+
+@pytest.mark.servers
+def test_trace_ids_are_read_in_the_servers_own_file_and_in_no_other(
+    server: SimpleNamespace, mlflow: Tracking, tmp_path: Path
+) -> None:
+    names = [f"{number:032x}" for number in range(9_000, 9_030)]
+    send(mlflow, "stored", {name: 1_000_000 + number for number, name in enumerate(names)})
+    send(mlflow, "stored", {"0e" * 16: 1_000_100}, finished=False)
+    send(mlflow, "stored besides", {"0f" * 16: 1_000_000})
+    assert sorted(stored_trace_ids(mlflow, server.data, "stored") or []) == names == list(mlflow.trace_ids("stored"))
+    assert stored_trace_ids(mlflow, server.data, "nowhere") is None
+    assert stored_trace_ids(mlflow, tmp_path, "stored") is None
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mlflow").mkdir()
+    with (
+        sqlite3.connect(server.data / "mlflow" / "mlflow.db") as source,
+        sqlite3.connect(tmp_path / "mlflow" / "mlflow.db") as copy,
+    ):
+        source.backup(copy)
+        assert stored_trace_ids(mlflow, tmp_path, "stored") is not None
+        copy.execute("UPDATE trace_info SET request_id = 'tr-' || hex(randomblob(16)), timestamp_ms = timestamp_ms + 500")
+        copy.commit()
+        assert stored_trace_ids(mlflow, tmp_path, "stored") is None, "what it holds the server does not"
+        copy.execute("ALTER TABLE trace_info RENAME TO another")
+        copy.commit()
+        assert stored_trace_ids(mlflow, tmp_path, "stored") is None
+    source.close()
+    copy.close()
