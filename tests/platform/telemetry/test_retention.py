@@ -20,6 +20,7 @@ from watchkeeper.lake.rollup import roll_up
 from watchkeeper.record import Message, Record
 from watchkeeper.settings import Mlflow, Retention, Settings
 from watchkeeper.telemetry import ledger, retention
+from watchkeeper.telemetry.accounts import Account
 from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.otlp import export_request
 from watchkeeper.telemetry.retention import Dropped, limits, retain
@@ -125,11 +126,20 @@ def test_a_dry_run_counts_and_leaves_everything(settings: Settings, lake: Lake) 
 
 def test_what_retention_dropped_is_missing_nowhere(settings: Settings, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = lake.query("SELECT request_id FROM interactions ORDER BY 1").column(0).to_pylist()
-    monkeypatch.setattr(ledger, "_traces", lambda settings: dict.fromkeys(ids, 1))
+    monkeypatch.setattr(Tracking, "trace_ids", lambda tracking, experiment: iter(ids))
     books = Deliveries(settings.data)
-    books._database.execute(  # as a shipper left it that retired one segment
-        "INSERT INTO retired VALUES ('s', 'w0', 1, 1, ?, ?)", [b"".join(map(bytes.fromhex, ids))] * 2
+    count = len(ids)
+    one = Account(
+        segment="s",
+        worker="w0",
+        number=1,
+        accepted=ids,
+        hours=[497_222] * count,
+        spooled=ids,
+        accepts=(1, count),
+        rows=(1, count),
     )
+    books.retire(one, at=1)
     assert ledger.verify(settings).ok
     list(retain(settings, lake, NOW))
     told = ledger.verify(settings)
