@@ -5,7 +5,7 @@ on the monotonic clock). Text in a record is redacted before the record is made;
 """
 
 from collections.abc import Iterable
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, Protocol, get_args
 
 import msgspec
 
@@ -121,6 +121,17 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         if not self.verdicts and self.source in UNGUARDED:
             return "unknown"
         return strongest(verdict.action for verdict in self.verdicts)
+
+
+class Redact(Protocol):
+    """What makes texts fit for a record: text → the text without personal data and secrets, and how many of each category
+    were taken out (to be read only). Texts are redacted first and cut then: nobody finds half an address."""
+
+    def __call__(self, text: str) -> tuple[str, dict[str, int]]: ...
+
+    def name(self, text: str) -> str:
+        """The name of a user or a session, such that it stays apart from all others."""
+        ...
 
 
 def strongest(actions: Iterable[Action]) -> Action:

@@ -226,6 +226,55 @@ class Sampling(Section):
     slow_ms: Annotated[float, Field(gt=0)] = 10_000
 
 
+RedactionStyle = Literal["mask", "hash", "keep"]
+
+
+def _known_categories(given: object) -> object:
+    """Categories are known by their names only: one that is misspelt would go on being masked, or kept."""
+    known = [name for name in Redaction.model_fields if name.isupper()]
+    if isinstance(given, dict):
+        # The environment's variables come in small letters.
+        named = {name.upper() if name.upper() in known else name: value for name, value in given.items()}
+        wrong = sorted(set(named) - set(Redaction.model_fields))
+        if wrong:
+            raise ValueError(f"there is no category {wrong[0]!r}; there are {', '.join(known)}")
+        return named
+    return given
+
+
+class Redaction(Section):
+    """What becomes of what is found in anything that is kept: `mask` → `[EMAIL]`, `hash` → the category and a keyed hash,
+    `keep` → nothing. For all, and for each category that names its own. `key_env`: where the hash's key is; None: the
+    file `redaction.key` under `data`."""
+
+    default: RedactionStyle = "mask"
+    key_env: str | None = None
+    EMAIL: RedactionStyle | None = None
+    PHONE: RedactionStyle | None = None
+    CARD: RedactionStyle | None = None
+    IBAN: RedactionStyle | None = None
+    BANK_ACCOUNT: RedactionStyle | None = None
+    SSN: RedactionStyle | None = None
+    NATIONAL_ID: RedactionStyle | None = None
+    PASSPORT: RedactionStyle | None = None
+    LICENSE: RedactionStyle | None = None
+    BIRTH_DATE: RedactionStyle | None = None
+    ADDRESS: RedactionStyle | None = None
+    IP: RedactionStyle | None = None
+    MAC: RedactionStyle | None = None
+    PASSWORD: RedactionStyle | None = None
+    API_KEY: RedactionStyle | None = None
+    TOKEN: RedactionStyle | None = None
+    PRIVATE_KEY: RedactionStyle | None = None
+
+    _known = model_validator(mode="before")(_known_categories)
+
+    @property
+    def styles(self) -> dict[str, RedactionStyle]:
+        """The categories that have a style of their own."""
+        return {name: style for name in type(self).model_fields if name.isupper() and (style := getattr(self, name))}
+
+
 class Mlflow(Section):
     """`prompt`: the name of the MLflow prompt whose versions are the releases."""
 
@@ -370,6 +419,7 @@ class Settings(BaseSettings):
     stages: Stages = Stages()
     knowledge: Knowledge = Knowledge()
     guards: Guards = Guards()
+    redaction: Redaction = Redaction()
     mlflow: Mlflow = Mlflow()
     lake: Lake = Lake()
     retention: Retention = Retention()

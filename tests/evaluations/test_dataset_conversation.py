@@ -20,6 +20,7 @@ from watchkeeper.serving.building import build
 from watchkeeper.serving.failure import freeze, refuse
 from watchkeeper.serving.journey import Journey
 from watchkeeper.serving.loop import Loop
+from watchkeeper.serving.redact import Redactor
 from watchkeeper.serving.request import Refused, parse
 from watchkeeper.settings import Encoder, Knowledge, Settings, Upstream
 from watchkeeper_evaluations.dataset import Case
@@ -85,7 +86,7 @@ def served(wait_for: Callable[..., None]) -> Serve:
 
 
 def cases(settings: Settings, records: list[Record]) -> tuple[list[Any], Conversations]:
-    conversations = Conversations(templates(settings.data))
+    conversations = Conversations(templates(settings.data), Redactor())
     return [conversations.case(row) for row in to_arrow(records).to_pylist()], conversations
 
 

@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watchkeeper.record import Message
+from watchkeeper.serving.redact import Redactor
 from watchkeeper_evaluations.dataset import Case, DatasetError, export_jsonl, import_jsonl
 from watchkeeper_evaluations.dataset.case import digest
 
+REDACT = Redactor()
 TEXTS = st.text(st.characters(exclude_categories=["Cs", "Nd"])).map(lambda text: text + " word")
 CASES = st.builds(
     Case,
@@ -25,8 +27,8 @@ CASES = st.builds(
 
 @given(st.lists(CASES, unique_by=lambda case: case.case_id))
 def test_what_goes_out_comes_back_with_the_same_digest(cases: list[Case]) -> None:
-    redacted = import_jsonl(export_jsonl(cases).encode()).cases  # what hypothesis makes up may look like a secret
-    back = import_jsonl(export_jsonl(redacted).encode())
+    redacted = import_jsonl(export_jsonl(cases).encode(), REDACT).cases  # what hypothesis makes up may look like a secret
+    back = import_jsonl(export_jsonl(redacted).encode(), REDACT)
     assert digest(back.cases) == digest(redacted)
     assert back.redacted == {}
 
@@ -36,11 +38,11 @@ def test_lines_as_people_write_them() -> None:
 
 {"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Who?"}], "session": "s"}
 """
-    assert import_jsonl(body).cases == [
+    assert import_jsonl(body, REDACT).cases == [
         Case(messages=(Message("user", "When?"),), reference="Now.", tags={"kind": "time"}),
         Case(messages=(Message("system", "Be kind."), Message("user", "Who?")), session="s"),
     ]
-    assert import_jsonl(b"") == import_jsonl(b"\n \n")
+    assert import_jsonl(b"", REDACT) == import_jsonl(b"\n \n", REDACT)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,7 @@ def test_lines_as_people_write_them() -> None:
 )
 def test_a_bad_line_is_named_by_its_number(line: bytes, said: str) -> None:
     with pytest.raises(DatasetError, match=f"line 3: .*{said}.*; nothing was written"):
-        import_jsonl(b'{"prompt": "fine"}\n\n' + line + b"\n")
+        import_jsonl(b'{"prompt": "fine"}\n\n' + line + b"\n", REDACT)
 
 
 def test_personal_data_is_taken_out_of_every_field() -> None:
@@ -79,10 +81,10 @@ def test_personal_data_is_taken_out_of_every_field() -> None:
         "session": mail,
         "tags": {mail: "x", "who": mail},
     }
-    read = import_jsonl(json.dumps(line).encode())
+    read = import_jsonl(json.dumps(line).encode(), REDACT)
     [case] = read.cases
     assert mail not in repr(case)
     assert "7946" not in repr(case)
     assert case.messages == (Message("system", "Write to [EMAIL]."), Message("user", "Call me on [PHONE]."))
-    assert (case.session, case.tags) == ("[EMAIL]", {"[EMAIL]": "x", "who": "[EMAIL]"})
-    assert read.redacted == {"EMAIL": 5, "PHONE": 1}
+    assert (case.session, case.tags) == (REDACT.name(mail), {"[EMAIL]": "x", "who": "[EMAIL]"})
+    assert read.redacted == {"EMAIL": 4, "PHONE": 1}

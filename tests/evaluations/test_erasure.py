@@ -19,6 +19,8 @@ from watchkeeper.lake.feedback import feedback_rows
 from watchkeeper.lake.interactions import evaluation_row, to_arrow
 from watchkeeper.lake.lake import Lake
 from watchkeeper.record import Record, encode
+from watchkeeper.serving.labels import Labels
+from watchkeeper.serving.redact import Redactor
 from watchkeeper.serving.sessions import Sessions
 from watchkeeper.settings import Mlflow, Settings
 from watchkeeper.telemetry.dead_letters import DeadLetter, DeadLetters
@@ -188,12 +190,23 @@ def test_the_audit_says_who_and_how_much_and_nothing_of_what(settings: Settings)
 
 
 def test_a_user_or_a_request_that_cannot_be_told_from_others_is_refused() -> None:
-    with pytest.raises(NotErasable, match=r"stored redacted, this one as \[EMAIL\].*give the ids of the requests"):
-        of_user("ana@example.com")
+    with pytest.raises(NotErasable, match=r"\[EMAIL\] is everybody's who.*give the ids of the requests"):
+        of_user("[EMAIL]")
     for wrong, names in (("32 hex digits, not 'x'", ["x"]), ("give the id", [" "])):
         with pytest.raises(NotErasable, match=wrong):
             of_requests(names)
     assert of_requests([f"tr-{ID(10).upper()}", ID(10)]).requests == {ID(10)}
+
+
+def test_a_user_whose_name_is_redacted_is_found_under_every_key_and_nobody_else_is(settings: Settings) -> None:
+    mail, other = "ana@example.com", "ben@example.com"
+    before = Redactor(Labels(keys=[b"1" * 32]))
+    now = Redactor(Labels(keys=[b"2" * 32, b"1" * 32]))
+    names = [before.name(mail), now.name(mail.upper()), now.name(other), before.name(other), "[EMAIL]"]
+    rows = to_arrow([record(30 + number, name) for number, name in enumerate(names)])
+    Lake(settings.lake_uri).append("interactions", rows, app_id="redacted", version=1)
+    assert look(settings, of_user(mail, redact=now)).requests == 2
+    assert look(settings, of_user(mail)).requests == 0, "the name as it came was never stored"
 
 
 def test_words_go_from_the_reasons_of_windows_that_held_an_erased_request(settings: Settings) -> None:

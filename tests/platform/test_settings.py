@@ -73,6 +73,8 @@ def test_one_setting_replaces_the_embedded_model(tmp_path: Path) -> None:
         ("[objectives]\ngrounded = true\n", 2, "objectives.grounded"),
         ("[objectives]\ntotal_p95_ms = 0\n", 2, "objectives.total_p95_ms"),
         ("[objectives]\ntoxicity = 0.1\n", 2, "objectives.toxicity"),
+        ('[redaction]\nEMAIL = "hide"\n', 2, "redaction.EMAIL"),
+        ('[redaction]\nE_MAIL = "hash"\n', 1, "redaction"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_line_with_file_line_and_key(tmp_path: Path, text: str, line: int, key: str) -> None:
@@ -108,6 +110,18 @@ def test_an_objective_is_a_number_or_false_and_false_is_none(tmp_path: Path, mon
     monkeypatch.setenv("WATCHKEEPER_OBJECTIVES__RELEVANCE", "false")
     monkeypatch.setenv("WATCHKEEPER_OBJECTIVES__REFUSAL", "0.4")
     assert (load().objectives.relevance, load().objectives.refusal) == (None, 0.4)
+
+
+def test_a_category_that_nobody_looks_for_is_told_which_there_are(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"there is no category 'E_MAIL'; there are EMAIL, PHONE, CARD, .*PRIVATE_KEY"):
+        load(write(tmp_path, '[redaction]\nE_MAIL = "hash"\n'))
+
+
+def test_styles_of_redaction_come_from_file_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WATCHKEEPER_REDACTION__PHONE", "keep")
+    settings = load(write(tmp_path, '[redaction]\ndefault = "mask"\nEMAIL = "hash"\n'))
+    assert (settings.redaction.default, settings.redaction.styles) == ("mask", {"EMAIL": "hash", "PHONE": "keep"})
+    assert load(write(tmp_path, as_toml(settings))) == settings
 
 
 def test_settings_are_frozen() -> None:

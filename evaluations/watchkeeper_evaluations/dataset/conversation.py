@@ -12,10 +12,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from watchkeeper.record import Message
+from watchkeeper.record import Message, Redact
 from watchkeeper.release import BUILTIN, FILE_NAME, FOLDER, Release
 from watchkeeper.serving.journey import INSTRUCTING
-from watchkeeper.serving.redact import Redactor
 from watchkeeper_evaluations.dataset.case import Case
 
 LeftOut = Literal["no_text", "image", "tools", "no_user_turn_last"]
@@ -28,10 +27,11 @@ class Conversations:
     """Makes cases of requests. `unknown`: how many had a system text of a release that is not known here: it cannot be
     told what of it was the client's, so all of it was dropped."""
 
-    def __init__(self, template_of: Callable[[str, str], str | None]) -> None:
-        """`template_of`: name@version and digest of a release → its template; None: not known."""
+    def __init__(self, template_of: Callable[[str, str], str | None], redact: Redact) -> None:
+        """`template_of`: name@version and digest of a release → its template; None: not known. `redact`: as it was for
+        the records."""
         self._template_of = template_of
-        self._redact = Redactor()
+        self._redact = redact
         self.unknown = 0
 
     def case(self, row: Mapping[str, Any]) -> Case | LeftOut:

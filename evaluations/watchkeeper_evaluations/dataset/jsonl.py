@@ -10,8 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from watchkeeper.record import Message
-from watchkeeper.serving.redact import Redactor
+from watchkeeper.record import Message, Redact
 from watchkeeper_evaluations.dataset.case import Case
 from watchkeeper_evaluations.dataset.dataset import DatasetError
 
@@ -39,9 +38,8 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
     redacted: dict[str, int]
 
 
-def import_jsonl(body: bytes) -> Imported:
+def import_jsonl(body: bytes, redact: Redact) -> Imported:
     """The cases of a file (UTF-8; empty lines are skipped). Raises a `DatasetError` that names the first bad line."""
-    redact = Redactor()
     redacted: Counter[str] = Counter()
 
     def clean(text: str) -> str:
@@ -56,7 +54,9 @@ def import_jsonl(body: bytes) -> Imported:
             continue
         try:
             read = decoder.decode(line)
-            cases.append(_case(read, [Message(message.role, clean(message.content)) for message in _messages(read)], clean))
+            cases.append(
+                _case(read, [Message(message.role, clean(message.content)) for message in _messages(read)], clean, redact)
+            )
         except ValueError as error:  # msgspec's and Unicode's are such
             raise DatasetError(f"line {number}: {error}; nothing was written") from None
     return Imported(cases=cases, redacted=dict(redacted))
@@ -80,13 +80,13 @@ def _messages(line: _Line) -> tuple[_Message, ...]:
     return line.messages if line.messages is not None else (_Message("user", line.prompt or ""),)
 
 
-def _case(line: _Line, messages: list[Message], clean: Callable[[str], str]) -> Case:
+def _case(line: _Line, messages: list[Message], clean: Callable[[str], str], redact: Redact) -> Case:
     if line.request_id is not None and not _ID.fullmatch(line.request_id):
         raise ValueError("request_id must be 32 hex digits")
     return Case(
         messages=tuple(messages),
         reference=None if line.reference is None else clean(line.reference),
         request_id=line.request_id,
-        session=clean(line.session) if line.session else None,
+        session=redact.name(line.session) if line.session else None,
         tags={clean(key): clean(value) for key, value in line.tags.items()},
     )

@@ -12,6 +12,8 @@ import msgspec
 
 from watchkeeper.lake.lake import Lake
 from watchkeeper.lake.rollup import STATUS_SQL
+from watchkeeper.serving.labels import labels
+from watchkeeper.serving.redact import Redactor
 from watchkeeper.settings import Settings
 from watchkeeper.tracking import TRACE_PREFIX
 from watchkeeper_evaluations.case import bounds, during, inside
@@ -73,7 +75,7 @@ def _lake(settings: Settings) -> Lake:
 
 
 def _taken(settings: Settings, lake: Lake, ids: Sequence[str], matched: int) -> Taken:
-    conversations = Conversations(templates(settings.data))
+    conversations = Conversations(templates(settings.data), Redactor(labels(settings)))
     cases: list[Case] = []
     left_out: Counter[str] = Counter()
     for start in range(0, len(ids), PAGE):

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from watchkeeper.lake.erasure import MASKED
 from watchkeeper.serving.redact import Redactor
 from watchkeeper.tracking import TRACE_PREFIX
 
@@ -40,18 +41,14 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         return {"kind": "user", "hash": hashed, "tenant": self.tenant}
 
 
-def of_user(user: str, tenant: str | None = None) -> Asked:
-    """Everything of a user, whose name is looked for as it was stored: redacted. Raises `NotErasable`."""
-    redacted, found = Redactor()(user)
+def of_user(user: str, tenant: str | None = None, *, redact: Redactor | None = None) -> Asked:
+    """Everything of a user, whose name is looked for as it may have been stored. `redact`: the data folder's, with its
+    keys; None: names have nothing in them to redact. Raises `NotErasable`."""
     if not user.strip():
         raise NotErasable("give a user's name")
-    if found:
-        what = ", ".join(sorted(found))
-        raise NotErasable(
-            f"users were stored redacted, this one as {redacted}, as everybody else with {what} in the name: "
-            "give the ids of the requests"
-        )
-    return Asked(user=user, names=frozenset({user}), tenant=tenant)
+    if MASKED.fullmatch(user.strip()):
+        raise NotErasable(f"{user} is everybody's who had such a thing in the name: give the ids of the requests")
+    return Asked(user=user, names=frozenset(redact.names(user) if redact else (user,)), tenant=tenant)
 
 
 def of_requests(names: Iterable[str]) -> Asked:

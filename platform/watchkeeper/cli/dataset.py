@@ -253,11 +253,13 @@ def _add(settings: Settings, name: str, source: Source, *, make: bool, as_json: 
 
 def _found(settings: Settings, source: Source) -> Found:
     """The cases of the source, and what was left out of it."""
+    from watchkeeper.serving.labels import labels
+    from watchkeeper.serving.redact import Redactor
     from watchkeeper_evaluations.dataset import from_requests, from_traces, import_jsonl
     from watchkeeper_evaluations.window import parse_window
 
     if source.file is not None:
-        imported = import_jsonl(_read(source.file))
+        imported = import_jsonl(_read(source.file), Redactor(labels(settings)))
         return Found(imported.cases, {"redacted": imported.redacted})
     if source.ids is not None:
         taken = from_requests(settings, _read(Path(source.ids)).decode("utf-8", "replace").splitlines())

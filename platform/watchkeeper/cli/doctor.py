@@ -82,6 +82,18 @@ def _release(settings: Settings) -> Iterator[Finding]:
         yield Finding("release", "bad", str(error), "a gateway that is started now ends at once")
 
 
+def _redaction(settings: Settings) -> Iterator[Finding]:
+    from watchkeeper.serving.labels import RedactionKeyBroken, labels
+
+    styles = [f"{name} {style}" for name, style in settings.redaction.styles.items()]
+    try:
+        labels(settings)
+    except RedactionKeyBroken as error:
+        yield Finding("redaction", "bad", str(error), "a gateway that is started now ends at once")
+    else:
+        yield Finding("redaction", "good", ", ".join([settings.redaction.default, *styles]))
+
+
 def _servers(settings: Settings) -> Iterator[Finding]:
     gateway, board = settings.gateway, settings.dashboard
     asked = [
@@ -212,5 +224,5 @@ def _schedule(settings: Settings) -> Iterator[Finding]:
 
 
 LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
-    *(_data, _weights, _knowledge, _release, _spool, _shipper, _lake, _erasure, _schedule, _servers),
+    *(_data, _weights, _knowledge, _release, _redaction, _spool, _shipper, _lake, _erasure, _schedule, _servers),
 )

@@ -32,7 +32,7 @@ def run(
     """0: erased, or nothing was there; 1: something could not be reached, and is named."""
     from watchkeeper_evaluations.erasure import erase, look
 
-    asked = _asked(user, tenant, requests, ids)
+    asked = _asked(settings, user, tenant, requests, ids)
     if not dry_run and not yes:
         if as_json or not sys.stdin.isatty():
             raise WrongUse("erasing cannot be undone: say --yes, or look first with --dry-run")
@@ -48,13 +48,15 @@ def run(
     return 0 if done.complete else 1
 
 
-def _asked(user: str | None, tenant: str | None, requests: Sequence[str], ids: str | None) -> "Asked":
+def _asked(settings: Settings, user: str | None, tenant: str | None, requests: Sequence[str], ids: str | None) -> "Asked":
+    from watchkeeper.serving.labels import labels
+    from watchkeeper.serving.redact import Redactor
     from watchkeeper_evaluations.erasure import of_requests, of_user
 
     if sum((user is not None, bool(requests) or ids is not None)) != 1:
         raise WrongUse("say whose: --user, or --request (and --ids, a file of them)")
     if user is not None:
-        return of_user(user, tenant)
+        return of_user(user, tenant, redact=Redactor(labels(settings)))
     if tenant is not None:
         raise WrongUse("--tenant goes with --user")
     return of_requests([*requests, *(_read(ids).splitlines() if ids is not None else ())])

@@ -35,6 +35,7 @@ def mlflow(
 ) -> None:
     """The traces that others logged to an MLflow experiment. Run it again for what came since: each is imported once."""
     from watchkeeper.serving.intake import language
+    from watchkeeper.serving.labels import labels
     from watchkeeper.serving.redact import Redactor
     from watchkeeper.telemetry.importer import Imported, Importer
     from watchkeeper_evaluations.window import moment
@@ -47,7 +48,7 @@ def mlflow(
     importer = Importer(
         settings,
         experiment,
-        redact=Redactor(),
+        redact=Redactor(labels(settings)),
         language=language,
         clock=lambda: time.time_ns() // 1000,
     )

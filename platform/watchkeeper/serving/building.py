@@ -17,9 +17,9 @@ from watchkeeper.release import Follower
 from watchkeeper.serving import preprocess
 from watchkeeper.serving.guards import guards
 from watchkeeper.serving.knowledge import Knowledge
+from watchkeeper.serving.labels import labels
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.redact import Redactor
-from watchkeeper.serving.remembered import Remembered
 from watchkeeper.serving.sessions import Sessions
 from watchkeeper.serving.tokens import TokenCounter
 from watchkeeper.serving.upstreams import Upstreams
@@ -30,7 +30,7 @@ MOST_WORKERS = 1024
 
 
 def build(settings: Settings, session: aiohttp.ClientSession, *, clock: Callable[[], float], rng: random.Random) -> Parts:
-    """Everything that stages work with, but the spool. `clock`: monotonic seconds."""
+    """Everything that stages work with, but the spool. `clock`: monotonic seconds. Raises `RedactionKeyBroken`."""
     encoder = settings.encoder
     key = os.environ.get(encoder.api_key_env) if encoder.api_key_env else None
     settings.data.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def build(settings: Settings, session: aiohttp.ClientSession, *, clock: Callable
         knowledge=knowledge,
         sessions=Sessions(settings.data / "sessions.sqlite"),
         guards=guards(settings),
-        redact=Remembered(Redactor()),
+        redact=Redactor(labels(settings)),
         upstreams=Upstreams(settings.all_upstreams, session, clock=clock, rng=rng),
         tokens=TokenCounter.open(_tokenizer(settings)),
     )

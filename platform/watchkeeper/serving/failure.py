@@ -6,8 +6,8 @@ For the gateway and for replays alike, so that a failure looks the same wherever
 import logging
 import traceback
 
-from watchkeeper.record import Record
-from watchkeeper.serving.journey import Journey, Redact
+from watchkeeper.record import Record, Redact
+from watchkeeper.serving.journey import Journey
 from watchkeeper.serving.request import Refused
 from watchkeeper.telemetry.segment import unanswered
 

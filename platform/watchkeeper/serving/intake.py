@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
-from watchkeeper.record import Record
+from watchkeeper.record import Record, Redact
 from watchkeeper.serving.failure import log_defect
 from watchkeeper.serving.metrics import Metrics
 from watchkeeper.serving.preprocess import detect
@@ -24,7 +24,7 @@ from watchkeeper.settings import Settings, seconds
 from watchkeeper.telemetry import spans
 from watchkeeper.telemetry.known import known
 from watchkeeper.telemetry.segment import lock
-from watchkeeper.telemetry.spans.part import Part, Redact
+from watchkeeper.telemetry.spans.part import Part
 from watchkeeper.telemetry.spans.staging import TAKEN, Ready, Staging, StagingUnavailable
 from watchkeeper.telemetry.spool import Spool, SpoolFull
 
@@ -138,7 +138,6 @@ class Intake:
             body = _unpacked(body, self._settings.traces.max_body_bytes)
         found, invalid = spans.spans_of(body, kind)
         theirs = [span for span in found if span.scope != OURS]
-        redact = _remembering(self._redact)
         groups: dict[str, list[Part]] = {}
         silent = 0
         for span in theirs:
@@ -146,7 +145,7 @@ class Intake:
             if part.kind == "foreign" and part.place == "inside":
                 continue  # what a database or a web server does inside says nothing of a request
             silent += part.kind == "llm" and not part.told and part.error is None
-            groups.setdefault(span.trace_id, []).append(spans.cleaned(part, redact))
+            groups.setdefault(span.trace_id, []).append(spans.cleaned(part, self._redact))
         added = self._staging.add(groups, self._now())
         self._metrics.spans("kept", added.kept)
         self._metrics.spans("again", added.again)
@@ -210,18 +209,6 @@ def _unpacked(body: bytes, limit: int) -> bytes:
     if not unpacker.eof:
         raise spans.Unreadable("the body is a part of a gzip file only")
     return plain
-
-
-def _remembering(redact: Redact) -> Redact:
-    """`redact`, asked once for each text: calls of one conversation repeat it."""
-    found: dict[str, tuple[str, dict[str, int]]] = {}
-
-    def remembered(text: str) -> tuple[str, dict[str, int]]:
-        if text not in found:
-            found[text] = redact(text)
-        return found[text]
-
-    return remembered
 
 
 def _could_be_ours(trace_id: str) -> bool:

@@ -7,28 +7,19 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from watchkeeper.record import Message, Record, Scalar, Source, Stage, StageName, StageStatus, Verdict
+from watchkeeper.record import Message, Record, Redact, Scalar, Source, Stage, StageName, StageStatus, Verdict
 from watchkeeper.release import Release
+from watchkeeper.serving.redacted import redacted_record
 from watchkeeper.serving.request import ChatRequest, Refused, Turn
 from watchkeeper.serving.upstreams import Delta
 from watchkeeper.settings import Upstream
 
-SNIPPET = 500
-"""Characters of a retrieved passage that a record keeps."""
-
 INSTRUCTING = ("system", "developer")
 """Roles whose messages are put into the one system message that the model gets."""
-
-
-class Redact(Protocol):
-    """Text → text without personal data or secrets, and how many of each category were taken out."""
-
-    def __call__(self, text: str) -> tuple[str, dict[str, int]]: ...
 
 
 @dataclass(slots=True)
@@ -149,27 +140,16 @@ class Journey:
 
     def record(self, redact: Redact) -> Record:
         """The journey as it stands, redacted and frozen."""
-        counts: Counter[str] = Counter()
-
-        def clean(text: str) -> str:
-            redacted, found = redact(text)
-            counts.update(found)
-            return redacted
-
-        prompt_text = clean(self.prompt)
-        output_text = clean(self.answer)
-        found = self.redactions + counts
-        messages = self._logged()
         inputs, outputs = self.usage or (self.prompt_tokens, 0)
         price = self.upstream.price if self.upstream else None
-        return Record(
+        record = Record(
             request_id=self.request_id,
             received_at=self.received_at,
             tenant=self.tenant,
-            user=self.request.extension.user and clean(self.request.extension.user),
-            session=self.request.extension.session and clean(self.request.extension.session),
-            route=clean(self.request.extension.route),
-            tags={clean(key): clean(value) for key, value in self.request.extension.tags.items()},
+            user=self.request.extension.user,
+            session=self.request.extension.session,
+            route=self.request.extension.route,
+            tags=self.request.extension.tags,
             release=self.release.id,
             digest=self.release.digest,
             model=self.answer_model or (self.upstream.model if self.upstream else ""),
@@ -177,9 +157,9 @@ class Journey:
             replica=self.replica,
             attempts=self.attempts,
             stream=self.request.stream,
-            prompt=tuple(Message(message.role, clean(message.content)) for message in messages),
-            prompt_text=prompt_text,
-            output_text=output_text,
+            prompt=tuple(self._logged()),
+            prompt_text=self.prompt,
+            output_text=self.answer,
             language=self.language,
             finish_reason=self.finish_reason,
             error=self.error,
@@ -195,15 +175,14 @@ class Journey:
                 Stage(span.name, span.offset_ms, span.ms, span.status, span.attributes) for span in self.spans.values()
             ),
             verdicts=tuple(self.verdicts),
-            sources=tuple(
-                Source(source.id, source.title, source.score, clean(source.text[:SNIPPET])) for source in self.sources
-            ),
+            sources=self.sources,
             retrieved=self.retrieved,
             entities=self.entities,
-            redactions=dict(found),
+            redactions=self.redactions,
             support=self.support,
             embedding=self.embedding,
         )
+        return redacted_record(record, redact)
 
     def _logged(self) -> list[Message]:
         """The messages as the model got them, or would have; an image is logged as its hash."""

@@ -4,15 +4,13 @@ Knows nothing of the request that it speaks of, nor whether there was one.
 """
 
 import re
-from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
 from watchkeeper.feedback import NAME, Feedback
+from watchkeeper.record import Redact
 from watchkeeper.serving.request import Refused, body_of
-
-Redact = Callable[[str], tuple[str, dict[str, int]]]
 
 BODY_BYTES: Final = 65_536
 """A comment of the greatest length fits, however it is escaped."""
@@ -65,5 +63,5 @@ def opinion(body: bytes, redact: Redact, *, feedback_id: str, received_at: int) 
         score=known.score,
         label=cleaned(known.label),
         comment=cleaned(known.comment),
-        user=cleaned(known.user),
+        user=redact.name(known.user.strip()) or None if known.user else None,
     )

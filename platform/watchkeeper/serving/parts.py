@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from watchkeeper.encoder.client import EncoderClient
 from watchkeeper.release import Follower
 from watchkeeper.serving.guard import Guard, Judgement
-from watchkeeper.serving.journey import Redact
 from watchkeeper.serving.knowledge import Knowledge
+from watchkeeper.serving.redact import Redactor
 from watchkeeper.serving.sessions import Sessions
 from watchkeeper.serving.tokens import TokenCounter
 from watchkeeper.serving.upstreams import Upstreams
@@ -25,7 +25,7 @@ class Parts:
     knowledge: Knowledge | None
     sessions: Sessions
     guards: tuple[Guard, ...]
-    redact: Redact
+    redact: Redactor
     upstreams: Upstreams
     tokens: TokenCounter
     in_flight: int = 0

@@ -1,7 +1,8 @@
 """The one redactor: takes personal data and secrets out of texts, and says how much of a stream may leave before its end.
 
-What is taken out becomes its category in brackets: `[EMAIL]`. What the guards pii and secrets cannot find, this does not
-take out either. Knows nothing of policies: what a record holds is redacted whatever a release's policy says.
+What is taken out becomes a label (labels.py), `[EMAIL]` unless the settings say otherwise. What the guards pii and secrets
+cannot find, this does not take out either. Knows nothing of policies of releases: what a record holds is redacted whatever
+they say.
 """
 
 import re
@@ -12,7 +13,9 @@ from typing import Final
 import ahocorasick
 
 from watchkeeper.serving.guards import pii, secrets
-from watchkeeper.serving.guards.patterns import find
+from watchkeeper.serving.guards.patterns import Family, find
+from watchkeeper.serving.labels import LABEL, Label, Labels, mask
+from watchkeeper.serving.remembered import Remembered
 
 Span = tuple[int, int, str]
 
@@ -36,14 +39,14 @@ _BEGINNING = re.compile(  # of a find that is not complete yet, other than in th
 )
 
 
-def redact(text: str, spans: Iterable[Span]) -> tuple[str, dict[str, int]]:
-    """Replaces half-open spans by their categories; overlapping ones become one, of the longest's category. Returns the
-    text and how many of each category were replaced."""
+def redact(text: str, spans: Iterable[Span], label: Label = mask) -> tuple[str, dict[str, int]]:
+    """Replaces half-open spans by their labels; overlapping ones become one, of the longest's category. Returns the text
+    and how many of each category were replaced."""
     pieces: list[str] = []
     counts: Counter[str] = Counter()
     done = 0
     for start, end, category in _merged(spans):
-        pieces += text[done:start], f"[{category}]"
+        pieces += text[done:start], label(category, text[start:end])
         counts[category] += 1
         done = end
     return "".join(pieces) + text[done:], dict(counts)
@@ -70,24 +73,61 @@ class Redactor:
     """Text → the text without personal data and secrets, and how many of each category were taken out. Redacting what was
     redacted changes nothing."""
 
+    def __init__(self, labels: Labels | None = None) -> None:
+        self._labels = labels or Labels()
+        # What is kept is not looked for: it must not hide what is found inside it.
+        self._families = tuple(
+            Family(family.gate, tuple(one for one in family.patterns if self._labels.style(one.category) != "keep"))
+            for family in (*secrets.FAMILIES, *pii.FAMILIES)
+        )
+        self._remembered = Remembered(lambda text: self._redacted(text, self._labels.text))
+
     def __call__(self, text: str) -> tuple[str, dict[str, int]]:
-        counts: Counter[str] = Counter()
-        for _ in range(_PASSES):  # a second one where what was taken out stood in the way of another find
-            spans = self.spans(text)
-            if not spans:
-                break
-            text, found = redact(text, spans)
-            counts.update(found)
-        return text, dict(counts)
+        return self._remembered(text)
+
+    def name(self, text: str) -> str:
+        """The name of a user, a session or a conversation, redacted such that it stays apart from every other: what is
+        masked in texts is hashed here. Two people of whom only `[EMAIL]` is left would be one."""
+        return self._redacted(text, self._labels.name)[0] if self(text)[1] else text
+
+    def names(self, text: str) -> tuple[str, ...]:
+        """All names under which something of a user's may be kept: redacted with each key that is known, and as it came
+        (the patterns did not always find what they find now, or the category was kept)."""
+
+        def under(key: bytes) -> str:
+            return self._redacted(text, lambda category, value: self._labels.name(category, value, key))[0]
+
+        return tuple(dict.fromkeys((*map(under, self._labels.keys), text)))
+
+    def replace(self, text: str, spans: Iterable[Span]) -> tuple[str, dict[str, int]]:
+        """The text with spans replaced that somebody else found, labelled as in all other texts."""
+        return redact(text, spans, self._labels.text)
 
     def spans(self, text: str) -> list[Span]:
         """What is to be taken out: every find, and every repetition of what was found."""
         found = [
             (finding.start, finding.end, finding.category)
-            for finding in find((*secrets.FAMILIES, *pii.FAMILIES), text)
+            for finding in find(self._families, text)
             if finding.start is not None and finding.end is not None
         ]
+        if found and (standing := [match.span() for match in LABEL.finditer(text)]):
+            found = [span for span in found if not any(_within(span, *there) for there in standing)]
         return found + _repetitions(text, found)
+
+    def _redacted(self, text: str, label: Label) -> tuple[str, dict[str, int]]:
+        counts: Counter[str] = Counter()
+        for _ in range(_PASSES):  # a second one where what was taken out stood in the way of another find
+            spans = self.spans(text)
+            if not spans:
+                break
+            text, found = redact(text, spans, label)
+            counts.update(found)
+        return text, dict(counts)
+
+
+def _within(span: Span, start: int, end: int) -> bool:
+    """Whether a find begins or ends inside a label; then it is made of the label's own words (`[PASSWORD:…]`)."""
+    return start < span[0] < end or start < span[1] < end
 
 
 def _repetitions(text: str, found: Sequence[Span]) -> list[Span]:

@@ -6,19 +6,20 @@ nothing of what is looked for.
 """
 
 import hashlib
+from collections.abc import Callable
 from typing import Final
-
-from watchkeeper.serving.journey import Redact
 
 TEXTS: Final = 2_048
 CHARACTERS: Final = 8_000
 """Longer texts are read each time: what is remembered must stay small beside the process."""
 
+Read = Callable[[str], tuple[str, dict[str, int]]]
+
 
 class Remembered:
     """A redactor that reads the same text once, for as long as it remembers it."""
 
-    def __init__(self, redact: Redact) -> None:
+    def __init__(self, redact: Read) -> None:
         self._redact = redact
         self._known: dict[bytes, tuple[str | None, dict[str, int]]] = {}
 

@@ -6,6 +6,7 @@ Picks by weight, calls plain or streamed, and says whether a failure is worth an
 import asyncio
 import os
 import random
+import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final
 
@@ -17,6 +18,10 @@ from watchkeeper.settings import Upstream, seconds
 CONNECT_S: Final = 5.0
 COOLDOWN_S: Final = 5.0
 """An upstream that failed goes to the end of the line for this long; it is never left out."""
+
+CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+"""An upstream's own code for what went wrong."""
+LONGEST_NAME: Final = 200
 
 
 class UpstreamFailed(Exception):
@@ -116,7 +121,10 @@ def _refusal(upstream: Upstream, status: int, body: bytes, retry_after: str | No
     code, message = "upstream_error", f"upstream {upstream.name} answered with HTTP {status}"
     try:
         error = msgspec.json.decode(body)["error"]
-        code, message = str(error.get("code") or code), str(error.get("message") or message)
+        message = str(error.get("message") or message)
+        given = error.get("code")
+        if isinstance(given, str) and CODE.fullmatch(given):  # it gets into the record, where no text of anyone's may stand
+            code = given
     except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
         pass  # not in OpenAI's shape: the status says enough
     if status in (400, 413, 422):
@@ -129,6 +137,11 @@ def _refusal(upstream: Upstream, status: int, body: bytes, retry_after: str | No
 
 def _broken(upstream: Upstream, what: str) -> UpstreamFailed:
     return UpstreamFailed(502, "upstream_error", f"upstream {upstream.name} {what}", retryable=True)
+
+
+def _name(given: object) -> str | None:
+    """A name as far as it is one: what an upstream says here gets into the record."""
+    return given[:LONGEST_NAME] if isinstance(given, str) else None
 
 
 def _usage(plain: dict[str, Any]) -> tuple[int, int] | None:
@@ -144,7 +157,8 @@ def _completion(upstream: Upstream, body: bytes) -> Delta:
         choice = plain["choices"][0]
         message = choice["message"]
         extra = {key: value for key, value in message.items() if key not in ("role", "content") and value is not None}
-        return Delta(message.get("content") or "", choice.get("finish_reason"), _usage(plain), plain.get("model"), extra)
+        content, reason = message.get("content") or "", _name(choice.get("finish_reason"))
+        return Delta(content, reason, _usage(plain), _name(plain.get("model")), extra)
     except (msgspec.DecodeError, KeyError, IndexError, TypeError, AttributeError):
         raise _broken(upstream, "answered with something that is not a chat completion") from None
 
@@ -174,6 +188,7 @@ def _chunk(upstream: Upstream, data: bytes) -> Delta:
         choice = plain["choices"][0] if plain.get("choices") else {}
         piece = choice.get("delta") or {}
         extra = {key: value for key, value in piece.items() if key not in ("role", "content") and value is not None}
-        return Delta(piece.get("content") or "", choice.get("finish_reason"), _usage(plain), plain.get("model"), extra)
+        content, reason = piece.get("content") or "", _name(choice.get("finish_reason"))
+        return Delta(content, reason, _usage(plain), _name(plain.get("model")), extra)
     except (msgspec.DecodeError, KeyError, IndexError, TypeError, AttributeError):
         raise _broken(upstream, "sent a chunk that is not a chat completion") from None

@@ -18,6 +18,7 @@ import uvicorn
 
 from watchkeeper.release import champion
 from watchkeeper.serving.app import application
+from watchkeeper.serving.labels import labels
 from watchkeeper.settings import Settings
 
 WATCH_S: Final = 0.2
@@ -78,10 +79,11 @@ class Worker:
 def run(settings: Settings) -> None:
     """Serves until SIGTERM; answers what is in flight first.
 
-    Raises `ReleaseBroken` when what should serve cannot be read, and, of several workers, `PortTaken`: they would only die
-    of it again and again.
+    Raises `ReleaseBroken` when what should serve cannot be read, `RedactionKeyBroken`, and, of several workers,
+    `PortTaken`: they would only die of it again and again.
     """
     champion(settings.data)
+    labels(settings)
     gateway = settings.gateway
     if gateway.workers == 1:
         _serve(settings, None)

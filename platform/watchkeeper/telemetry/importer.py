@@ -18,13 +18,13 @@ from watchkeeper.carrying import carrying
 from watchkeeper.lake.interactions import to_arrow
 from watchkeeper.lake.lake import Lake
 from watchkeeper.lake.rollup import roll_up_rows
-from watchkeeper.record import Record
+from watchkeeper.record import Record, Redact
 from watchkeeper.settings import Settings
 from watchkeeper.telemetry import spans
 from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.known import known
 from watchkeeper.telemetry.spans.decoding import PROTOBUF
-from watchkeeper.telemetry.spans.part import LONGEST_NAME, MOST_TAGS, READ, Redact
+from watchkeeper.telemetry.spans.part import LONGEST_NAME, MOST_TAGS, READ
 from watchkeeper.tracking.traces import exports
 from watchkeeper.tracking.tracking import TRACE_PREFIX, Logged, Tracking
 
@@ -130,14 +130,17 @@ class Importer:
             # MLflow's own time: it is by this that it was found, and is found again.
             received_at=min(trace.at * 1000, self._clock()),
             route=self._clean(self._experiment),
-            session=self._clean(trace.metadata.get(SESSION, "")) or record.session,
-            user=self._clean(trace.metadata.get(USER, "")) or record.user,
+            session=self._name(trace.metadata.get(SESSION, "")) or record.session,
+            user=self._name(trace.metadata.get(USER, "")) or record.user,
             tags={**record.tags, **tags},
             language=self._language(record.prompt_text),
         )
 
     def _clean(self, text: str) -> str:
         return self._redact(text[: READ * LONGEST_NAME])[0][:LONGEST_NAME] if text else text
+
+    def _name(self, text: str) -> str:
+        return self._redact.name(text[: READ * LONGEST_NAME])[:LONGEST_NAME]
 
     def _commit(self, records: Sequence[Record]) -> int:
         """Appends what is still missing of these, rows and rollups, and returns how many that were."""

@@ -1,11 +1,13 @@
 """The redactor: what was found is nowhere left, and a stream lets nothing through at any place where it may be cut."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from watchkeeper.serving.labels import Labels
 from watchkeeper.serving.redact import LONGEST_SECRET, Redactor, redact, releasable
 
 REDACT = Redactor()
@@ -69,10 +71,29 @@ def test_no_found_value_survives(text: str) -> None:
     assert bool(counts) == bool(values)
 
 
+STYLES = st.fixed_dictionaries(
+    {},
+    optional={
+        name: st.sampled_from(("mask", "hash", "keep")) for name in ("EMAIL", "PHONE", "PASSWORD", "API_KEY", "CARD")
+    },
+)
+
+
 @given(TEXTS)
 def test_redacting_twice_changes_nothing(text: str) -> None:
     clean, _ = REDACT(text)
     assert REDACT(clean) == (clean, {})
+
+
+@given(TEXTS, st.sampled_from(("mask", "hash", "keep")), STYLES)
+@example("[PASSWORD:abcdefghijklmnop]@host and [TOKEN:abcdefghijklmnop]5zzzz", "hash", {})
+@example("password = jane.doe@example.com, password = jane.doe@example.com", "hash", {"PASSWORD": "keep"})
+def test_nor_does_it_with_any_policy(text: str, default: Any, styles: dict[str, Any]) -> None:
+    redact = Redactor(Labels(default, styles, [b"k" * 32]))
+    clean, counts = redact(text)
+    assert redact(clean) == (clean, {})
+    assert redact(text) == (clean, counts)
+    assert redact.name(redact.name(text)) == redact.name(text)
 
 
 @given(st.text(st.characters(codec=None), max_size=60))

@@ -22,11 +22,11 @@ async def _run(journey: Journey, parts: Parts, span: Span) -> None:
     alone = len(journey.turns) == 1 and journey.turns[0].role == "user"
     if session and alone:
         try:
-            journey.history = parts.sessions.turns(journey.tenant, session, grounding.turns)
+            journey.history = parts.sessions.turns(journey.tenant, parts.redact.name(session), grounding.turns)
         except SessionsUnavailable as away:
             span.status, span.attributes["error"] = "degraded", str(away)
     query = journey.prompt
-    span.attributes |= {"turns": len(journey.history), "query": parts.redact(query[:200])[0]}
+    span.attributes |= {"turns": len(journey.history), "query": parts.redact(query)[0][:200]}
     if parts.knowledge is None:
         return
     earlier = [turn.text for turn in journey.turns[:-1] if turn.role == "user"]
@@ -67,6 +67,7 @@ async def remember(journey: Journey, parts: Parts) -> None:
         return
     try:
         asked, answered = parts.redact(journey.prompt)[0], parts.redact(journey.delivered)[0]
+        session = parts.redact.name(session)
         parts.sessions.add(journey.tenant, session, asked, answered, journey.request_id)
     except SessionsUnavailable as away:
         journey.spans["ground"].attributes["not_stored"] = str(away)

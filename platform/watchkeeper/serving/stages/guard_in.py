@@ -29,7 +29,7 @@ async def _run(journey: Journey, parts: Parts, span: Span) -> None:
         subject = Subject(target="prompt", text=turn.text, scan=scan_copy(turn.text), language=journey.language)
         judged = judge_text(parts.guards, journey.release.policies, subject, journey.embeddings)
         verdicts += judged.verdicts
-        text, found = redact(turn.text, judged.spans)
+        text, found = parts.redact.replace(turn.text, judged.spans)
         journey.redactions.update(found)
         turns.append(msgspec.structs.replace(turn, text=neutralise(text)))
     journey.sources, of_passages = await _passages(journey, parts)
@@ -45,9 +45,9 @@ async def _run(journey: Journey, parts: Parts, span: Span) -> None:
 
 async def _keep_embedding(journey: Journey, parts: Parts) -> None:
     """The record keeps the embedding of the redacted prompt: where something was taken out it is made again."""
-    text = parts.redact(journey.prompt)[0]
     if not journey.embeddings:
         return
+    text = parts.redact(journey.prompt)[0]
     try:
         await embed(journey, parts, windows(text))
     except EncoderUnavailable:

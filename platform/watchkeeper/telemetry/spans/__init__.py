@@ -3,7 +3,7 @@
 from watchkeeper.telemetry.spans.assembly import assemble
 from watchkeeper.telemetry.spans.decoding import Unreadable, spans_of
 from watchkeeper.telemetry.spans.dialects import read
-from watchkeeper.telemetry.spans.part import Part, Redact, cleaned
+from watchkeeper.telemetry.spans.part import Part, cleaned
 from watchkeeper.telemetry.spans.span import Event, Span
 
-__all__ = ["Event", "Part", "Redact", "Span", "Unreadable", "assemble", "cleaned", "read", "spans_of"]
+__all__ = ["Event", "Part", "Span", "Unreadable", "assemble", "cleaned", "read", "spans_of"]

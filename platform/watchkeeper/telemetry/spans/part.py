@@ -5,15 +5,11 @@ Mutable while dialects read a span; redacted before it is kept anywhere.
 
 import re
 from collections import Counter
-from collections.abc import Callable
 from typing import Final, Literal
 
 import msgspec
 
-from watchkeeper.record import Message, Source
-
-Redact = Callable[[str], tuple[str, dict[str, int]]]
-"""Text → text without personal data or secrets, and how many of each category were taken out."""
+from watchkeeper.record import Message, Redact, Source
 
 Kind = Literal["llm", "retriever", "embedding", "guardrail", "step", "foreign"]
 """`step`: of an application with a language model in it (a chain, an agent, a tool); `foreign`: nothing that we know."""
@@ -103,8 +99,8 @@ def cleaned(part: Part, redact: Redact) -> Part:
         finish_reason=part.finish_reason and clean(part.finish_reason, LONGEST_NAME),
         model=clean(part.model, LONGEST_NAME),
         provider=clean(part.provider, LONGEST_NAME),
-        session=clean(part.session, LONGEST_NAME),
-        user=clean(part.user, LONGEST_NAME),
+        session=redact.name(part.session[: READ * LONGEST_NAME])[:LONGEST_NAME],
+        user=redact.name(part.user[: READ * LONGEST_NAME])[:LONGEST_NAME],
         service=clean(part.service, LONGEST_NAME),
         version=clean(part.version, LONGEST_NAME),
     )
@@ -119,7 +115,7 @@ def encode(part: Part) -> bytes:
     try:
         return _encoder.encode(part)
     except UnicodeEncodeError:
-        return _encoder.encode(cleaned(part, _whole))
+        return _encoder.encode(cleaned(part, _Whole()))
 
 
 def decode(body: bytes) -> Part:
@@ -127,5 +123,11 @@ def decode(body: bytes) -> Part:
     return _decoder.decode(body)
 
 
-def _whole(text: str) -> tuple[str, dict[str, int]]:
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"), {}
+class _Whole:
+    """Takes out of texts what UTF-8 cannot carry."""
+
+    def __call__(self, text: str) -> tuple[str, dict[str, int]]:
+        return self.name(text), {}
+
+    def name(self, text: str) -> str:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
