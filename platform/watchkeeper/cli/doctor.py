@@ -170,11 +170,24 @@ def _shipper(settings: Settings) -> Iterator[Finding]:
         detail = f"its last report is {_age(found.said_s)} old; {detail}"
         yield Finding("shipper", "off", detail, "watchkeeper up, or watchkeeper ship; its log is under the data folder")
         return
+    for name, sink in found.sinks.items():
+        if sink.done_in_s:
+            detail += f"; {name} will be done in {_age(sink.done_in_s)}"
     yield Finding("shipper", "good", detail)
+    yield from _dead_letters(settings)
     for name, sink in found.sinks.items():
         if sink.error:
             lag = f"; the oldest waits for {_age(sink.lag_s)}" if sink.lag_s else ""
             yield Finding(f"shipper {name}", "bad", f"takes nothing: {sink.error}{lag}", _REMEDIES.get(name, ""))
+
+
+def _dead_letters(settings: Settings) -> Iterator[Finding]:
+    from watchkeeper.telemetry.dead_letters import DeadLetters
+
+    with contextlib.closing(DeadLetters(settings.data, writable=False)) as letters:
+        if count := letters.count():
+            advice = "watchkeeper ship --dead-letters sends them again, and says why any is refused"
+            yield Finding("dead letters", "bad", f"{count} rows were refused for what is in them", advice)
 
 
 _REMEDIES: Final = {

@@ -49,6 +49,8 @@ class Metrics:
         self._spool = {name: Gauge(f"watchkeeper_spool_{name}", says, registry=registry) for name, says in SPOOL.items()}
         self._pending = Gauge("watchkeeper_sink_pending_rows", "Rows the sink does not have", ("sink",), registry=registry)
         self._lag = Gauge("watchkeeper_sink_lag_seconds", "Age of the oldest of them", ("sink",), registry=registry)
+        until = "When the sink will have caught up, at its pace; NaN: not known, or it falls behind"
+        self._done_in = Gauge("watchkeeper_sink_done_in_seconds", until, ("sink",), registry=registry)
         self._failing = Gauge("watchkeeper_sink_failing", "1 while the sink takes nothing", ("sink",), registry=registry)
 
     def count(self, record: Record) -> None:
@@ -95,6 +97,7 @@ class Metrics:
         for name, sink in depth.sinks.items():
             self._pending.labels(name).set(sink.pending)
             self._lag.labels(name).set(sink.lag_s or 0.0)
+            self._done_in.labels(name).set(math.nan if sink.done_in_s is None else sink.done_in_s)
             self._failing.labels(name).set(sink.error is not None)
 
     def text(self, in_flight: int) -> bytes:

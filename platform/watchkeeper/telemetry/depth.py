@@ -21,11 +21,13 @@ SILENT_S: Final = 30.0
 
 
 class SinkDepth(msgspec.Struct, frozen=True):
-    """`pending`: rows that the sink does not have; `lag_s`: the age of the oldest one; `error`: why it takes nothing."""
+    """`pending`: rows that the sink does not have; `lag_s`: the age of the oldest one; `error`: why it takes nothing;
+    `done_in_s`: when it will have caught up, None where that is not known or never."""
 
     pending: int
     lag_s: float | None = None
     error: str | None = None
+    done_in_s: float | None = None
 
 
 class Depth(msgspec.Struct, frozen=True, kw_only=True):

@@ -141,13 +141,13 @@ class MlflowSink:
         self, letters: dict[int, DeadLetter], said: Sequence[Said], missing: Set[str], refused: dict[int, str], now: float
     ) -> None:
         """What was refused is dead; what has no trace waits on, ever longer, or is dead too; all else is done. So is
-        feedback on a request of which MLflow is spared the trace: it stands in the lake."""
-        spared = self._deliveries.spared(missing)
+        feedback on a request of which MLflow is spared the trace (it stands in the lake), and on one that was erased."""
+        nowhere = self._deliveries.spared(missing) | (self._deliveries.erased() & missing)
         at = int(now * 1e6)
         waits = [
             letters[row.sequence]
             for row, feedback in said
-            if feedback.request_id in missing and feedback.request_id not in spared
+            if feedback.request_id in missing and feedback.request_id not in nowhere
         ]
         refused |= {one.number: UNKNOWN for one in waits if at - one.at > PATIENCE_S * 1e6}
         store = self._dropped.store

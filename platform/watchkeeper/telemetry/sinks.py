@@ -184,7 +184,7 @@ class LakeSink:
         except BaseException:
             del self._done[tray.uid]  # it may have been appended all the same: ask the lake
             raise
-        return len(rows)
+        return max(1, len(rows))
 
     def tend(self) -> None:
         """Nothing waits here."""

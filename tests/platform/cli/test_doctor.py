@@ -16,6 +16,7 @@ from watchkeeper.lake.interactions import to_arrow
 from watchkeeper.lake.lake import Lake
 from watchkeeper.record import Record
 from watchkeeper.settings import Gateway, Settings
+from watchkeeper.telemetry.dead_letters import DeadLetter, DeadLetters
 from watchkeeper.telemetry.shipper import ShipperStatus, SinkStatus
 from watchkeeper.telemetry.spool import Spool
 from watchkeeper_evaluations.erasure.selection import Selection, begin
@@ -104,7 +105,7 @@ def test_a_torn_file_is_named(tmp_path: Path) -> None:
 
 
 def report(data: Path, ago_s: float, error: str | None = None) -> None:
-    sinks = {"mlflow": SinkStatus(5, 7, 250.0, error), "lake": SinkStatus(12, 0, None, None)}
+    sinks = {"mlflow": SinkStatus(5, 7, 250.0, error, 2.0, None if error else 150.0), "lake": SinkStatus(12, 0, None, None)}
     status = ShipperStatus(at=int((time.time() - ago_s) * 1e6), started_at=0, sinks=sinks, dead_lettered=0, unreadable={})
     (data / "shipper.json").write_bytes(msgspec.json.encode(status))
 
@@ -119,6 +120,18 @@ def test_the_shipper_is_off_until_it_ran_and_when_it_went_silent(tmp_path: Path)
     report(tmp_path, 1)
     (fine,) = looked(tmp_path, "_shipper")
     assert fine.state == "good"
+    assert fine.detail.endswith("; mlflow will be done in 0:02:30")
+
+
+def test_dead_letters_are_told_with_what_to_do(tmp_path: Path) -> None:
+    report(tmp_path, 1)
+    store = DeadLetters(tmp_path)
+    store.bury([DeadLetter(1, "mlflow", "refused", "u1", 1, "0a" * 16, "record", b"")])
+    store.close()
+    _, finding = looked(tmp_path, "_shipper")
+    assert (finding.part, finding.state) == ("dead letters", "bad")
+    assert "1 rows" in finding.detail
+    assert "--dead-letters" in finding.advice
 
 
 def test_a_sink_that_takes_nothing_is_named_with_what_to_do(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ def told(depth: Depth, full: bool = False) -> dict[str, float]:
 
 
 def test_depth_age_lag_and_fullness_are_told() -> None:
-    sinks = {"mlflow": SinkDepth(40, 12.5, "HTTP 503"), "lake": SinkDepth(0)}
+    sinks = {"mlflow": SinkDepth(40, 12.5, "HTTP 503", 80.0), "lake": SinkDepth(0)}
     room = Room(5_000, 16_000, 70_000, 90_000)
     found = told(Depth(rows=42, oldest_s=13.0, room=room, unreadable={"a": "torn"}, sinks=sinks, said_s=1.5), True)
     expected = {
@@ -27,6 +27,7 @@ def test_depth_age_lag_and_fullness_are_told() -> None:
         "watchkeeper_spool_shipper_silent_seconds": 1.5,
         'watchkeeper_sink_pending_rows{sink="mlflow"}': 40,
         'watchkeeper_sink_lag_seconds{sink="mlflow"}': 12.5,
+        'watchkeeper_sink_done_in_seconds{sink="mlflow"}': 80.0,
         'watchkeeper_sink_failing{sink="mlflow"}': 1,
         'watchkeeper_sink_pending_rows{sink="lake"}': 0,
         'watchkeeper_sink_lag_seconds{sink="lake"}': 0,

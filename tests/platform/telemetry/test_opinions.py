@@ -236,6 +236,18 @@ def test_feedback_on_a_deleted_trace_brings_it_not_back(
     assert [(letter.kind, letter.due) for letter in dead] == [("feedback", None)]
 
 
+def test_feedback_that_comes_after_an_erasure_is_not_kept(
+    tmp_path: Path, dead: DeadLetters, sink: Any, now: Any, deliveries: Deliveries, make_feedback: Say
+) -> None:
+    deliveries.note_erased([NOWHERE], at=1)
+    spooled(tmp_path, [make_feedback(NOWHERE)])
+    mlflow = sink()
+    drain(mlflow, tmp_path)
+    now[0] += 3
+    mlflow.tend()
+    assert list(dead) == []
+
+
 def test_feedback_on_a_spared_request_brings_its_trace_while_the_spool_has_it(
     tmp_path: Path, dead: DeadLetters, fake_mlflow: FakeMlflow, sink: Any, now: Any, make_record: Make, make_feedback: Say
 ) -> None:
