@@ -3,16 +3,28 @@
 import contextlib
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import requests
 
 from watchkeeper.settings import Mlflow, Settings
 from watchkeeper.tracking import server_command
+
+START_S: Final = 180.0
+STOP_S: Final = 60.0
+WHOLE: Final = """
+SELECT count(*) FROM (
+    SELECT trace_info.request_id FROM trace_info
+    JOIN experiments ON experiments.experiment_id = trace_info.experiment_id AND experiments.name = ?
+    JOIN spans ON spans.trace_id = trace_info.request_id
+    WHERE trace_info.status = 'OK' GROUP BY trace_info.request_id HAVING count(*) = ?)
+"""
 
 
 def free_port() -> int:
@@ -23,20 +35,43 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def process(command: list[str], ready: str, log: Path, env: dict[str, str] | None = None) -> Iterator[int]:
-    """A command that answers at `ready` while the block runs. Yields its process id."""
+def running(command: list[str], ready: Callable[[], bool], log: Path, env: dict[str, str] | None = None) -> Iterator[int]:
+    """A command while the block runs, from when it is `ready`. Yields its process id."""
     with log.open("wb") as out:
-        running = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **(env or {})})
+        child = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **(env or {})})
     try:
-        deadline = time.monotonic() + 120
-        while not _answers(ready):
-            if running.poll() is not None or time.monotonic() > deadline:
+        deadline = time.monotonic() + START_S
+        while not ready():
+            if child.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{command[:4]} does not start: {log.read_text()[-2000:]}")
             time.sleep(0.1)
-        yield running.pid
+        yield child.pid
     finally:
-        running.terminate()
-        running.wait(60)
+        child.terminate()
+        try:
+            child.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+@contextlib.contextmanager
+def process(command: list[str], ready: str, log: Path, env: dict[str, str] | None = None) -> Iterator[int]:
+    """A command that answers at `ready` while the block runs. Yields its process id."""
+    with running(command, lambda: _answers(ready), log, env) as pid:
+        yield pid
+
+
+def cpu_s(pid: int) -> float:
+    """Seconds of CPU that a process has used so far, in all its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_mb(pid: int) -> float:
+    """Memory that a process holds."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def _answers(url: str) -> bool:
@@ -47,22 +82,40 @@ def _answers(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def mlflow_server(folder: Path) -> Iterator[str]:
+def mlflow_server(folder: Path, port: int | None = None) -> Iterator[str]:
     """An MLflow server as `watchkeeper up` starts it. Yields its URI."""
-    uri = f"http://127.0.0.1:{free_port()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    uri = f"http://127.0.0.1:{port or free_port()}"
     command, env = server_command(Settings(mlflow=Mlflow(uri=uri)), folder)
     with process(command, f"{uri}/health", folder / "mlflow.log", env):
         yield uri
 
 
+def whole_traces(folder: Path, experiment: str, spans: int) -> int:
+    """How many traces of that many spans the MLflow server in `folder` has finished, by its own database."""
+    where = f"{(folder / 'mlflow' / 'mlflow.db').absolute().as_uri()}?mode=ro"
+    with contextlib.closing(sqlite3.connect(where, uri=True, timeout=30)) as database:
+        return int(database.execute(WHOLE, (experiment, spans)).fetchone()[0])
+
+
 @contextlib.contextmanager
-def gateway(folder: Path, toml: str) -> Iterator[tuple[str, int]]:
-    """A gateway with these settings. Yields its URL and its process id."""
+def shipper(config: Path) -> Iterator[int]:
+    """A shipper with the settings of `config`, whose data folder is beside it. Yields its process id."""
+    status = config.parent / "data" / "shipper.json"
+    status.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "watchkeeper", "ship", "--config", str(config)]
+    with running(command, status.is_file, config.parent / "shipper.log") as pid:
+        yield pid
+
+
+@contextlib.contextmanager
+def gateway(folder: Path, toml: str, program: Sequence[str] = ("-m", "watchkeeper")) -> Iterator[tuple[str, int]]:
+    """A gateway with these settings, in `folder / "watchkeeper.toml"`. Yields its URL and its process id."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     config = folder / "watchkeeper.toml"
     config.write_text(f'data = "{folder / "data"}"\n[gateway]\nport = {port}\n{toml}')
-    command = [sys.executable, "-m", "watchkeeper", "serve", "--config", str(config)]
+    command = [sys.executable, *program, "serve", "--config", str(config)]
     url = f"http://127.0.0.1:{port}"
     with process(command, f"{url}/health/live", folder / "gateway.log") as pid:
         yield url, pid

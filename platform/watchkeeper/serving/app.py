@@ -6,7 +6,6 @@ Knows nothing of what the stages do, or of where records go after the spool.
 
 import asyncio
 import contextlib
-import os
 import random
 import time
 import uuid
@@ -58,7 +57,7 @@ class Gateway:
 
     async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/chat/completions."""
-        request_id, received_at, started = os.urandom(16).hex(), time.time_ns() // 1000, time.perf_counter()
+        request_id, received_at, started = uuid.uuid4().hex, time.time_ns() // 1000, time.perf_counter()
         release = self.parts.releases.champion()
         headers = _headers(request_id, release.id)
         try:

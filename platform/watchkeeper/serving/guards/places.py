@@ -38,22 +38,29 @@ _GERMANIC = re.compile(
     rf"{_ZIP_AND_TOWN}"
 )
 
+_GERMANIC_WAYS = ("stra", "str.", "gasse", "allee", "platz", "weg", "damm", "ufer", "laan", "gracht", "kade")
+
 _OF = r"(?:(?:d[eou]s?|del|della|delle|dei|das|la|las|le|les|los|di|da|al)[ \t]|l'|d'){0,2}"
 _NAMES = rf"{_OF}{_TOWN_NAME}(?:[ \t]{_OF}{_TOWN_NAME}){{0,3}}"
 _FRENCH = re.compile(
     r"(?<![\w.-])\d{1,4}(?:[ \t]?(?:bis|ter))?,?[ \t]"
     rf"(?:[Rr]ue|[Aa]venue|[Bb]oulevard|[Bb]d|[Pp]lace|[Cc]hemin|[Aa]llée|[Ii]mpasse|[Qq]uai)[ \t]{_NAMES}{_ZIP_AND_TOWN}"
 )
+_FRENCH_WAYS = ("rue", "avenue", "boulevard", "bd", "place", "chemin", "allée", "impasse", "quai")
 _ROMANCE = re.compile(
     rf"(?<!\w)(?:(?:Calle|C/|Avenida|Avda\.?|Av\.|Paseo|Plaza|Rua|Praça|Carrer)[ \t]?{_NAMES},?[ \t]"
     rf"|(?:Via|Viale|Piazza|Corso)[ \t]{_NAMES},[ \t])(?:n[.º°]?[ \t]?)?\d{{1,4}}\b{_ZIP_AND_TOWN}"
+)
+_ROMANCE_WAYS = (
+    *("calle", "c/", "avenida", "avda", "av.", "paseo", "plaza", "rua", "praça", "carrer"),
+    *("via", "piazza", "corso"),
 )
 _BOX = re.compile(r"\b(?:P\.?[ \t]?O\.?[ \t]?Box|Post Office Box|Postfach|PSC \d{1,5},? Box)[ \t]\d{1,6}\b", re.IGNORECASE)
 
 ADDRESSES: Final = (
     Pattern(category="ADDRESS", rule="address_english", regex=_ENGLISH),
-    Pattern(category="ADDRESS", rule="address_germanic", regex=_GERMANIC),
-    Pattern(category="ADDRESS", rule="address_french", regex=_FRENCH),
-    Pattern(category="ADDRESS", rule="address_romance", regex=_ROMANCE),
-    Pattern(category="ADDRESS", rule="post_box", regex=_BOX),
+    Pattern(category="ADDRESS", rule="address_germanic", regex=_GERMANIC, needs=_GERMANIC_WAYS),
+    Pattern(category="ADDRESS", rule="address_french", regex=_FRENCH, needs=_FRENCH_WAYS),
+    Pattern(category="ADDRESS", rule="address_romance", regex=_ROMANCE, needs=_ROMANCE_WAYS),
+    Pattern(category="ADDRESS", rule="post_box", regex=_BOX, needs=("box", "postfach")),
 )

@@ -177,7 +177,7 @@ FAMILIES: Final = (
         *(_token(rule, regex) for rule, regex in _PREFIXES.items()),
         *_plugin_patterns(),
     )),
-    Family(re.compile(r"[:=]|\s(?:is|was|are|ist|es|-u|bearer)\s", re.IGNORECASE), ASSIGNMENTS),
+    Family(re.compile(r"[:=\s](?:(?<!\s)|(?:is|was|are|ist|es|-u|bearer)\s)", re.IGNORECASE), ASSIGNMENTS),
 )  # fmt: skip
 
 
