@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import random
+import select
 import string
 import subprocess
 import sys
@@ -32,6 +33,8 @@ from watchkeeper.telemetry.spool import Spool
 SYSTEM: Final = BUILTIN.template
 PROMPT: Final = "How many days of annual leave do I have as a {}, and how many of them may I carry over into next year? "
 ANSWER: Final = "As a {} you have 27 days of annual leave a year; up to 5 unused days may be carried over until 31 March. "
+LOGGED: Final = "logged"
+QUIET: Final = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 STAGES: Final[tuple[StageName, ...]] = (
     *("admit", "preprocess", "embed", "ground", "guard_in"),
     *("route", "generate", "guard_out"),
@@ -115,6 +118,7 @@ async def ours(folder: Path, requests: int, durability: str, pause_s: float, *, 
         if pause_s:
             await asyncio.sleep(pause_s)
     thread = time.thread_time() - thread
+    print(LOGGED, flush=True)
     await spool.close()
     return _cost(busy, waits, began_at, thread, time.process_time() - process)
 
@@ -136,6 +140,7 @@ def sdk(uri: str, experiment: str, requests: int, pause_s: float) -> Cost:
         if pause_s:
             time.sleep(pause_s)
     thread = time.thread_time() - thread
+    print(LOGGED, flush=True)
     mlflow.flush_trace_async_logging(terminate=True)
     return _cost(busy, [], began_at, thread, time.process_time() - process)
 
@@ -182,9 +187,26 @@ def _cost(busy: Sequence[float], waits: Sequence[float], began_at: float, thread
 def run(*arguments: str, environment: dict[str, str] | None = None, timeout: float = 600) -> Cost:
     """One of the two in a process of its own. Raises `subprocess.SubprocessError`."""
     command = [sys.executable, str(Path(__file__)), *arguments]
-    env = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", **(environment or {})}
+    env = {**os.environ, **QUIET, **(environment or {})}
     done = subprocess.run(command, capture_output=True, check=True, timeout=timeout, env=env)
     return msgspec.json.decode(done.stdout.splitlines()[-1], type=Cost)
+
+
+def start(*arguments: str) -> "subprocess.Popen[str]":
+    """One of the two, under way in a process of its own."""
+    command = [sys.executable, str(Path(__file__)), *arguments]
+    pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
+    return subprocess.Popen(command, stdout=pipe, stderr=nowhere, text=True, env={**os.environ, **QUIET})
+
+
+def wait_logged(client: "subprocess.Popen[str]", limit_s: float) -> None:
+    """Waits until it has logged everything, though not yet delivered it. Raises `TimeoutError`, and `RuntimeError` when it
+    has ended before."""
+    assert client.stdout is not None
+    if not select.select([client.stdout], [], [], limit_s)[0]:
+        raise TimeoutError(f"{client.args!r} has not logged everything within {limit_s:.0f} s")
+    if client.stdout.readline().strip() != LOGGED:
+        raise RuntimeError(f"{client.args!r} has ended before it had logged everything")
 
 
 def main(arguments: Sequence[str]) -> Cost:

@@ -39,6 +39,8 @@ name = "instant"
 model = "instant"
 base_url = "{upstream}"
 """
+CALLBACK: Final = "LiteLLM 1.106 with its MLflow callback"
+BARE: Final = "LiteLLM 1.106 bare, nothing logged"
 DRAIN_S: Final = 600.0
 
 
@@ -63,6 +65,12 @@ class Run:
     cpu_us: float
 
 
+LATENCY: Final[tuple[tuple[str, str, Callable[[Run], float]], ...]] = (
+    ("p50", "ms", lambda run: run.load.p50_ms),
+    ("p99", "ms", lambda run: run.load.p99_ms),
+    ("CPU of the gateway a request", "µs", lambda run: run.cpu_us),
+)
+
 Runs = dict[int, list[Run]]
 """By the number of connections."""
 
@@ -74,7 +82,7 @@ def rows(quick: bool = False) -> Iterator[Row]:
         logged, unlogged, complete = _ours(folder, upstream, plan)
         theirs = _theirs(folder, upstream, plan)
         for peer, runs in theirs.items():
-            yield from _against(logged, peer, runs)
+            yield from _against(logged, peer, runs, latency=peer == CALLBACK)
         for connections in CONNECTIONS:
             yield Row(
                 f"CPU of the gateway a request, {connections} connections",
@@ -88,7 +96,7 @@ def rows(quick: bool = False) -> Iterator[Row]:
         yield from _memory(folder, upstream, plan)
 
 
-def _against(ours: Runs, peer: str, theirs: Runs) -> Iterator[Row]:
+def _against(ours: Runs, peer: str, theirs: Runs, *, latency: bool) -> Iterator[Row]:
     for connections in CONNECTIONS:
         of = f"{connections} connection{'s' if connections > 1 else ''}, all logged"
         yield Row(
@@ -98,12 +106,7 @@ def _against(ours: Runs, peer: str, theirs: Runs) -> Iterator[Row]:
             _figure(theirs, connections, lambda run: run.load.rate, "/s"),
             less_is_better=False,
         )
-        pairs: tuple[tuple[str, str, Callable[[Run], float]], ...] = (
-            ("p50", "ms", lambda run: run.load.p50_ms),
-            ("p99", "ms", lambda run: run.load.p99_ms),
-            ("CPU of the gateway a request", "µs", lambda run: run.cpu_us),
-        )
-        for label, unit, of_run in pairs:
+        for label, unit, of_run in LATENCY if latency else ():
             mine, other = _figure(ours, connections, of_run, unit), _figure(theirs, connections, of_run, unit)
             yield Row(f"{label}, {of}", mine, peer, other)
 
@@ -123,7 +126,7 @@ def _upstream(folder: Path) -> Iterator[str]:
 def _ours(folder: Path, upstream: str, plan: Plan) -> tuple[Runs, Runs, int]:
     """Runs with and without logging, in turn; and how many of the logged requests are complete in the end."""
     home = folder / "logged"
-    with mlflow_server(folder / "server") as mlflow:
+    with mlflow_server(folder / "server") as (mlflow, _):
         toml = TOML.format(mlflow=mlflow, upstream=upstream)
         with (
             gateway(home, toml) as (url, pid),
@@ -181,10 +184,10 @@ def _theirs(folder: Path, upstream: str, plan: Plan) -> dict[str, Runs]:
     except peers.PeerMissing as missing:
         print(f"without LiteLLM: {missing}", file=sys.stderr)
         return {}
-    with mlflow_server(folder / "peer-server") as mlflow:
+    with mlflow_server(folder / "peer-server") as (mlflow, _):
         return {
-            "LiteLLM 1.106 with its MLflow callback": _proxied(folder / "callback", programs, upstream, mlflow, plan),
-            "LiteLLM 1.106 bare, nothing logged": _proxied(folder / "bare", programs, upstream, None, plan),
+            CALLBACK: _proxied(folder / "callback", programs, upstream, mlflow, plan),
+            BARE: _proxied(folder / "bare", programs, upstream, None, plan),
         }
 
 

@@ -63,9 +63,10 @@ def process(command: list[str], ready: str, log: Path, env: dict[str, str] | Non
 
 
 def cpu_s(pid: int) -> float:
-    """Seconds of CPU that a process has used so far, in all its threads."""
+    """Seconds of CPU that a process and its children have used so far, in all their threads."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + sum(cpu_s(int(child)) for child in children)
 
 
 def resident_mb(pid: int) -> float:
@@ -82,13 +83,13 @@ def _answers(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def mlflow_server(folder: Path, port: int | None = None) -> Iterator[str]:
-    """An MLflow server as `watchkeeper up` starts it. Yields its URI."""
+def mlflow_server(folder: Path, port: int | None = None) -> Iterator[tuple[str, int]]:
+    """An MLflow server as `watchkeeper up` starts it. Yields its URI and its process id."""
     folder.mkdir(parents=True, exist_ok=True)
     uri = f"http://127.0.0.1:{port or free_port()}"
     command, env = server_command(Settings(mlflow=Mlflow(uri=uri)), folder)
-    with process(command, f"{uri}/health", folder / "mlflow.log", env):
-        yield uri
+    with process(command, f"{uri}/health", folder / "mlflow.log", env) as pid:
+        yield uri, pid
 
 
 def whole_traces(folder: Path, experiment: str, spans: int) -> int:
