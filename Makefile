@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install browser demo test check bench clean
+.PHONY: install browser demo test check bench chaos clean
 
 install: .venv/installed
 
@@ -37,6 +37,10 @@ test: check browser
 
 bench: install
 	$(BIN)/python tests/benchmarks/table.py
+
+# Half an hour and more: 210 faults (CHAOS_FAULTS), at random (CHAOS_SEED repeats a run), under traffic. The suite has 18 of them.
+chaos: install
+	CHAOS_FAULTS=$${CHAOS_FAULTS:-210} $(BIN)/pytest tests/journey/test_chaos.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

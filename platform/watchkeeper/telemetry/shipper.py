@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -191,6 +192,7 @@ class Shipper:
         rng, pause = rng or random.Random(), pause or stop.wait
         self.feeds = [Feed(sink, self._spool, stop, rng=rng, pause=pause) for sink in sinks]
         self._threads: list[threading.Thread] = []
+        self._stuck: set[str] = set()
 
     def run(self, once: bool) -> int:
         """Until `stop` (0), or, `once`, until what is there now is delivered (0; 1 when stopped before)."""
@@ -207,8 +209,8 @@ class Shipper:
             for thread in self.working[:1]:
                 thread.join(TIDY_S / 5 if once else TIDY_S)
             if self._stop.is_set():
-                stopped_at = stopped_at or self._clock()
-                if self._clock() - stopped_at > GRACE_S:
+                stopped_at = stopped_at or time.monotonic()
+                if time.monotonic() - stopped_at > GRACE_S:
                     break
         if once and publishing:
             publishing.join(GRACE_S)
@@ -234,7 +236,7 @@ class Shipper:
             self._adopt(found)
             self._retire(found)
             self._report(found)
-            if self._clock() - self._kept_at >= UPKEEP_S:
+            if not 0 <= self._clock() - self._kept_at < UPKEEP_S:  # also once the clock was set back
                 self._kept_at = self._clock()
                 self._upkeep()
         except Exception as error:  # a full disk, say: the feeds go on meanwhile
@@ -242,10 +244,18 @@ class Shipper:
 
     def _adopt(self, found: Found) -> None:
         for segment in found.segments:
-            if not segment.sealed:
+            if segment.sealed:
+                continue
+            try:
                 interrupted = adopt(segment.path.parent)
-                if interrupted:
-                    _log.warning("worker %s died with %d requests under way", segment.worker, interrupted)
+            except (sqlite3.Error, OSError) as error:  # locked, or no room to end it: it waits, and nobody for it
+                if segment.worker not in self._stuck:
+                    _log.warning("what worker %s left cannot be ended yet: %s", segment.worker, error)
+                self._stuck.add(segment.worker)
+                continue
+            self._stuck.discard(segment.worker)
+            if interrupted:
+                _log.warning("worker %s died with %d requests under way", segment.worker, interrupted)
 
     def _retire(self, found: Found) -> None:
         """Retires what every sink has. A worker's oldest first: its newest segment left alone says what is still open, and

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +136,28 @@ def test_a_dead_worker_is_adopted_and_what_it_left_open_is_on_record_once(
     assert "interrupted" in fake_mlflow.traces[cut_off]
     rows = Lake(settings.lake_uri).query("SELECT error, status, replica FROM interactions WHERE request_id = ?", [cut_off])
     assert rows.to_pylist() == [{"error": "interrupted", "status": 500, "replica": "w0"}]
+
+
+def test_what_cannot_be_ended_yet_holds_up_nobody_and_is_ended_later(
+    settings: Settings,
+    deliveries: Deliveries,
+    dead: DeadLetters,
+    fake_mlflow: FakeMlflow,
+    make_record: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("watchkeeper.telemetry.segment.BUSY_S", 0.05)
+    leave_behind(settings, "w0", [make_record()], [uuid.uuid4().hex])
+    fill(settings, "w1", [make_record() for _ in range(3)])
+    (left,) = (settings.spool_folder / "w0").glob("*.sqlite")
+    with contextlib.closing(sqlite3.connect(left, isolation_level=None)) as somebody:
+        somebody.execute("BEGIN IMMEDIATE")
+        assert shipper(settings, deliveries, dead).run(once=True) == 0
+        assert len(fake_mlflow.traces) == 4, "what is whole in it is taken, and all of the others"
+        assert not list((settings.spool_folder / "w1").glob("*.sqlite")), "and retired"
+        somebody.execute("ROLLBACK")
+    assert shipper(settings, deliveries, dead).run(once=True) == 0
+    assert len(fake_mlflow.traces) == 5
 
 
 def test_a_living_worker_is_shipped_while_it_writes_and_adopted_when_it_dies(

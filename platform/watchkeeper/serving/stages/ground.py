@@ -70,7 +70,8 @@ async def remember(journey: Journey, parts: Parts) -> None:
         session = parts.redact.name(session)
         parts.sessions.add(journey.tenant, session, asked, answered, journey.request_id)
     except SessionsUnavailable as away:
-        journey.spans["ground"].attributes["not_stored"] = str(away)
+        span = journey.spans.get("ground") or journey.spans["generate"]  # the stage may be off; there was an answer
+        span.attributes["not_stored"] = str(away)
 
 
 STAGE = Stage("ground", _run)
