@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 import watchkeeper_evaluations.catch_up as module
 import watchkeeper_evaluations.job as job_module
+from watchkeeper.carrying import standstill
 from watchkeeper.lake.interactions import microseconds, to_arrow
 from watchkeeper.lake.lake import Lake
 from watchkeeper.record import Record
@@ -170,6 +171,21 @@ def test_a_long_silence_is_one_commit_without_scorers_or_runs(settings: Settings
     assert before is not None
     assert lake.version("evaluations") == before + 1
     assert (Judge.loaded, len(runs.status)) == (loaded, 1)
+
+
+def test_nothing_is_written_while_an_erasure_is_at_work(settings: Settings, runs: Runs) -> None:
+    """It takes every file that no commit names yet: one that is being written would be missing in the table for ever."""
+    fill(settings, 0.5)
+    work(settings, *fresh(TOXICITY), hours=1)
+    before = rows(settings)
+    silence = (settings, Order(TOXICITY, "toxicity@1 toxicity@judge-1", None))
+    tick = threading.Thread(target=work, args=silence, kwargs={"hours": 24})
+    with standstill(settings.data, 10) as under_way:
+        tick.start()
+        tick.join(1.0)
+        assert (under_way, rows(settings)) == ((), before)
+    tick.join()
+    assert windows(settings, "toxicity") == list(range(24))
 
 
 def test_rows_that_came_late_are_scored_and_the_window_is_not_judged_again(settings: Settings, runs: Runs) -> None:
