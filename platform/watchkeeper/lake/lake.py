@@ -199,17 +199,25 @@ class Lake:
 
         return self._retried(table, commit)
 
-    def drop(self, table: str, before: date) -> int:
+    def drop(
+        self, table: str, before: date, note: Callable[[Mapping[str, int]], object] = lambda version: None
+    ) -> int:
         """Deletes the rows of all days before that one, in one commit that reads no file; how many they were. Old versions
-        hold them until a `vacuum`."""
+        hold them until a `vacuum`. What is appended meanwhile stays.
+
+        `note` is given the version (as `query` takes it) whose rows go, before they do; another one where another writer
+        was first.
+        """
 
         def commit() -> int:
             delta = self._opened(table)
             if delta is None:
                 return 0
-            rows = self.query(f'SELECT count(*) AS n FROM "{table}" WHERE date < $before', {"before": before})
-            count = int(rows.column("n")[0].as_py())
+            version = {table: delta.version()}  # a query without it would bring `delta` up to date
+            sql = f'SELECT count(*) AS n FROM "{table}" WHERE date < $before'
+            count = int(self.query(sql, {"before": before}, version=version).column("n")[0].as_py())
             if count:
+                note(version)
                 delta.delete(f"date < '{before}'")
             return count
 

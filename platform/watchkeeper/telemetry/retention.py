@@ -4,7 +4,7 @@ What goes is noted by id before it goes, so that the ledger never calls it missi
 drops what is left. It never waits for writers nor readers, and they never for it. Knows nothing of when it is called.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
@@ -85,10 +85,13 @@ def _rows(lake: Lake, deliveries: Deliveries, limit: Limit, dry_run: bool) -> in
     if dry_run:
         sql = f"SELECT count(*) AS n FROM {limit.what} WHERE date < $before"
         return int(lake.query(sql, {"before": limit.before}).column("n")[0].as_py())
-    if limit.what == NOTED:
+
+    def note(version: Mapping[str, int]) -> None:
         sql = "SELECT request_id FROM interactions WHERE date < $before AND source IN ('gateway', 'otlp')"
-        deliveries.note_expired(LAKE, lake.query(sql, {"before": limit.before}).column(0).to_pylist())
-    return lake.drop(limit.what, limit.before)
+        going = lake.query(sql, {"before": limit.before}, version=version)
+        deliveries.note_expired(LAKE, going.column(0).to_pylist())
+
+    return lake.drop(limit.what, limit.before, note) if limit.what == NOTED else lake.drop(limit.what, limit.before)
 
 
 def _purge(settings: Settings, lake: Lake, what: str) -> str | None:

@@ -154,6 +154,28 @@ def test_what_retention_dropped_is_missing_nowhere(settings: Settings, lake: Lak
     assert not lost.ok
 
 
+def test_what_comes_late_while_days_are_dropped_is_noted_before_it_goes(settings: Settings, lake: Lake) -> None:
+    """A shipper that catches up may append to the very days that go, between any two steps."""
+
+    class Busy(Lake):
+        late = 0
+
+        def query(self, *asked: Any, **version: Any) -> Any:
+            found = super().query(*asked, **version)
+            if Busy.late < 3:
+                Busy.late += 1
+                one = Record(request_id=f"{1000 + Busy.late:032x}", received_at=NOON - 50 * DAY)
+                lake.append("interactions", to_arrow([one]))
+            return found
+
+    before = set(lake.query("SELECT request_id FROM interactions").column(0).to_pylist())
+    list(retain(settings, Busy(lake.uri), NOW))
+    left = set(lake.query("SELECT request_id FROM interactions").column(0).to_pylist())
+    books = Deliveries(settings.data)
+    assert books.expired("lake") == (before | {f"{1000 + n:032x}" for n in (1, 2, 3)}) - left
+    books.close()
+
+
 def test_a_lake_that_is_away_is_told_and_the_rest_goes_on(settings: Settings, lake: Lake) -> None:
     log = Path(lake.uri, "scores", "_delta_log")
     for file in log.iterdir():
