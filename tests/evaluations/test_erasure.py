@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from watchkeeper import feedback
@@ -115,6 +116,27 @@ async def test_all_but_mlflow_is_erased_and_the_rest_is_left_for_the_next(settin
     again = erase(settings, of_user("ana"), by="the test")
     assert (again.resumed, again.requests, again.removed) == (True, 5, {})
     await spool.close()
+
+
+def test_of_two_people_of_one_name_only_the_tenants_is_erased(settings: Settings) -> None:
+    """Feedback has no tenant of its own: it is of whose answer it speaks. Where nobody knows of that answer, it goes."""
+    lake = Lake(settings.lake_uri)
+    theirs = [
+        msgspec.structs.replace(record(number, None), tenant=tenant) for number, tenant in ((20, "acme"), (21, "other"))
+    ]
+    lake.append("interactions", to_arrow(theirs))
+    said = [Feedback(feedback_id=ID(n + 100), request_id=ID(n), received_at=1, user="eve") for n in (20, 21, 22)]
+    lake.append("feedback", feedback_rows(said))
+    letters = DeadLetters(settings.data)
+    waiting = [Feedback(feedback_id=ID(n + 200), request_id=ID(n), received_at=1, user="eve") for n in (20, 21)]
+    letters.bury([DeadLetter(1, "mlflow", "?", "t", n, one.request_id, FEEDBACK, feedback.encode(one))
+                  for n, one in enumerate(waiting)])  # fmt: skip
+    letters.close()
+    assert look(settings, of_user("eve")).feedback == 5
+    done = erase(settings, of_user("eve", "acme"), by="the test")
+    assert (done.requests, done.feedback) == (0, 3)
+    left = lake.query("SELECT feedback_id FROM feedback WHERE \"user\" = 'eve'").column(0).to_pylist()
+    assert left == [ID(121)]
 
 
 @pytest.mark.parametrize("at", range(len(STORES)))

@@ -8,7 +8,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import Final
 
-from watchkeeper.feedback import Feedback
 from watchkeeper.lake import erasure as lake_erasure
 from watchkeeper.lake.lake import Lake
 from watchkeeper.record import Record
@@ -34,12 +33,10 @@ def find(settings: Settings, asked: Asked, known: Selection, report: Report) -> 
     """`known` and all that is asked for. What cannot be looked through is noted in the report."""
     lake = Lake(settings.lake_uri, settings.lake.storage_options)
     tracking = Tracking(settings.mlflow.uri)
-    requests, feedback = dict(known.requests), dict(known.feedback)
+    requests = dict(known.requests)
     for said in _here(settings):
         if isinstance(said, Record) and _meant(said, asked):
             requests[said.request_id] = said.received_at
-        elif isinstance(said, Feedback) and said.user in asked.names:
-            feedback[said.feedback_id] = said.request_id
     if asked.names and asked.tenant in (None, TENANT):
         with report.reaching(), contextlib.closing(staging(settings)) as waiting_traces:
             for name in asked.names:
@@ -47,12 +44,12 @@ def find(settings: Settings, asked: Asked, known: Selection, report: Report) -> 
     with report.reaching():
         if asked.names:
             requests |= lake_erasure.requests_of(lake, asked.names, asked.tenant)
-            feedback |= lake_erasure.feedback_of(lake, asked.names)
         requests |= lake_erasure.known(lake, asked.requests)
+    feedback = known.feedback | _said_by(settings, lake, asked, report)
     with report.reaching():
         traces = Traces(tracking)
-        for name in asked.names if asked.tenant is None else ():  # MLflow knows of no tenants
-            requests = dict(traces.of_user(settings.mlflow.experiment, name)) | requests
+        for name in asked.names:
+            requests = dict(traces.of_user(settings.mlflow.experiment, name, asked.tenant)) | requests
         requests = dict.fromkeys(traces.there(asked.requests), 0) | requests
     requests = _followers(settings, lake, requests, report) | requests
     cases, replays = known.cases, known.replays
@@ -61,6 +58,27 @@ def find(settings: Settings, asked: Asked, known: Selection, report: Report) -> 
     with report.reaching():
         replays |= lake_erasure.replays(lake, requests, cases)
     return Selection(requests=requests, feedback=feedback, cases=cases, replays=replays)
+
+
+def _said_by(settings: Settings, lake: Lake, asked: Asked, report: Report) -> dict[str, str]:
+    """What the user said of answers: its id → the request that it speaks of. It is of no tenant but the answer's: what is
+    known to speak of another tenant's is somebody else's of that name, and without the lake nobody knows."""
+    if not asked.names:
+        return {}
+    said: dict[str, str] = {}
+    others: set[str] = set()
+    for one in _here(settings):
+        if isinstance(one, Record):
+            if asked.tenant not in (None, one.tenant):
+                others.add(one.request_id)
+        elif one.user in asked.names:
+            said[one.feedback_id] = one.request_id
+    with report.reaching():
+        said |= lake_erasure.feedback_of(lake, asked.names)
+        if asked.tenant is not None:
+            others |= lake_erasure.of_others(lake, said.values(), asked.tenant)
+            return {name: request_id for name, request_id in said.items() if request_id not in others}
+    return said if asked.tenant is None else {}
 
 
 def _here(settings: Settings) -> Iterator[Said]:

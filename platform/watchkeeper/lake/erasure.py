@@ -79,6 +79,13 @@ def feedback_of(lake: Lake, names: Iterable[str]) -> dict[str, str]:
     return dict(zip(found.column(0).to_pylist(), found.column(1).to_pylist(), strict=True))
 
 
+def of_others(lake: Lake, request_ids: Iterable[str], tenant: str) -> frozenset[str]:
+    """Those of the requests that are known to be of another tenant."""
+    sql = "SELECT request_id FROM interactions WHERE request_id IN (SELECT unnest($ids)) AND tenant <> $tenant"
+    found = lake.query(sql, {"ids": sorted(request_ids), "tenant": tenant})
+    return frozenset(found.column(0).to_pylist())
+
+
 def replays(lake: Lake, request_ids: Iterable[str], case_ids: Iterable[str]) -> frozenset[str]:
     """The requests that experiments made of cases that were made of these requests, or have these ids."""
     found = lake.query(

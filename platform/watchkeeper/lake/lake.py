@@ -199,9 +199,7 @@ class Lake:
 
         return self._retried(table, commit)
 
-    def drop(
-        self, table: str, before: date, note: Callable[[Mapping[str, int]], object] = lambda version: None
-    ) -> int:
+    def drop(self, table: str, before: date, note: Callable[[Mapping[str, int]], object] = lambda version: None) -> int:
         """Deletes the rows of all days before that one, in one commit that reads no file; how many they were. Old versions
         hold them until a `vacuum`. What is appended meanwhile stays.
 

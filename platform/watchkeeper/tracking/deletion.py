@@ -25,6 +25,8 @@ TIMEOUT_S: Final = (5.0, 120.0)
 BUSY_S: Final = 60.0
 """How long others may keep our database."""
 USER: Final = "mlflow.trace.user"
+TENANT: Final = "watchkeeper.tenant"
+"""The attribute of a span that says whose the request is."""
 _UNWRITABLE: Final = re.compile(r"""['"\\]""")
 
 
@@ -69,8 +71,9 @@ class Traces:
         self._tracking = tracking
         self._session = requests.Session()
 
-    def of_user(self, experiment: str, user: str) -> Iterator[tuple[str, int]]:
-        """Request id and start (µs) of each trace of a user in an experiment. Raises `TrackingUnavailable`."""
+    def of_user(self, experiment: str, user: str, tenant: str | None = None) -> Iterator[tuple[str, int]]:
+        """Request id and start (µs) of each trace of a user in an experiment; with `tenant` only of those that say they are
+        that tenant's, for which their spans are read. Raises `TrackingUnavailable`."""
         try:
             places = [self._tracking.experiment_id(experiment, create=False)]
         except LookupError:
@@ -85,12 +88,13 @@ class Traces:
                 page = client.search_traces(
                     locations=places,
                     filter_string=condition,
-                    max_results=PAGE,
+                    max_results=PAGE if tenant is None else ASKED,
                     page_token=token,
-                    include_spans=False,
+                    include_spans=tenant is not None,
                 )
             for trace in page:
-                if trace.info.trace_metadata.get(USER) == user:
+                theirs = tenant is None or any(span.get_attribute(TENANT) == tenant for span in trace.data.spans)
+                if theirs and trace.info.trace_metadata.get(USER) == user:
                     yield str(trace.info.trace_id).removeprefix(TRACE_PREFIX), int(trace.info.request_time) * 1000
             token = page.token
             if not token:

@@ -49,7 +49,7 @@ def mlflow(settings: Settings) -> Tracking:
     return Tracking(settings.mlflow.uri)
 
 
-def send(mlflow: Tracking, experiment: str, users: dict[str, str]) -> None:
+def send(mlflow: Tracking, experiment: str, users: dict[str, str], **more: str) -> None:
     """A trace a request id, each with its user and the planted text."""
     spans = [
         Span(
@@ -60,7 +60,7 @@ def send(mlflow: Tracking, experiment: str, users: dict[str, str]) -> None:
             end_time_unix_nano=1_790_000_000_100_000_000,
             attributes=[
                 KeyValue(key=key, value=AnyValue(string_value=value))
-                for key, value in {"user.id": user, "mlflow.spanInputs": f"{PLANTED} by {user} " * 300}.items()
+                for key, value in {"user.id": user, "mlflow.spanInputs": f"{PLANTED} by {user} " * 300, **more}.items()
             ],
             status=Status(code=Status.STATUS_CODE_OK),
         )
@@ -102,6 +102,16 @@ def test_traces_go_from_every_experiment_and_every_byte(settings: Settings, mlfl
     assert not in_the_database(settings)
     assert mlflow.healthy()
     send(mlflow, "two", {f"{202:032x}": "ben"})
+
+
+def test_a_users_traces_are_found_by_tenant(mlflow: Tracking) -> None:
+    for number, tenant in ((301, "acme"), (302, "other")):
+        send(mlflow, "tenants", {f"{number:032x}": "eve"}, **{"watchkeeper.tenant": tenant})
+    send(mlflow, "tenants", {f"{303:032x}": "eve"})
+    traces = Traces(mlflow)
+    assert [name for name, _ in traces.of_user("tenants", "eve", "acme")] == [f"{301:032x}"]
+    assert len(list(traces.of_user("tenants", "eve"))) == 3
+    assert list(traces.of_user("tenants", "eve", "nobody")) == []
 
 
 def test_the_log_of_our_server_goes_too(settings: Settings) -> None:
