@@ -32,7 +32,7 @@ def test_what_cannot_be_erased_is_one_line(typed: Callable[..., tuple[int, str, 
         ((), "say whose: --user, or --request"),
         (("--user", "ana", "--request", ID), "say whose"),
         (("--request", ID, "--tenant", "t", "--yes"), "--tenant goes with --user"),
-        (("--user", "ana@example.com", "--yes"), "give the ids of the requests"),
+        (("--user", "[EMAIL]", "--yes"), "give the ids of the requests"),
         (("--ids", "nowhere.txt", "--yes"), "nowhere.txt: No such file"),
         (("--user", "ana"), "erasing cannot be undone: say --yes"),
     ):
