@@ -57,6 +57,7 @@ class Gateway:
 
     async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/chat/completions."""
+        # A random UUID: by that the traces of others tell whether an id could be a request's of ours.
         request_id, received_at, started = uuid.uuid4().hex, time.time_ns() // 1000, time.perf_counter()
         release = self.parts.releases.champion()
         headers = _headers(request_id, release.id)

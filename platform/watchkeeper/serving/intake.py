@@ -140,12 +140,19 @@ class Intake:
         theirs = [span for span in found if span.scope != OURS]
         groups: dict[str, list[Part]] = {}
         silent = 0
+        failed: list[Exception] = []
         for span in theirs:
-            part = spans.read(span)
+            try:
+                part = spans.cleaned(spans.read(span), self._redact)
+            except Exception as error:  # the other spans of the export are worth keeping
+                failed.append(error)
+                continue
             if part.kind == "foreign" and part.place == "inside":
                 continue  # what a database or a web server does inside says nothing of a request
             silent += part.kind == "llm" and not part.told and part.error is None
-            groups.setdefault(span.trace_id, []).append(spans.cleaned(part, self._redact))
+            groups.setdefault(span.trace_id, []).append(part)
+        if failed:
+            log_defect(f"{len(failed)} spans of others", failed[0])
         added = self._staging.add(groups, self._now())
         self._metrics.spans("kept", added.kept)
         self._metrics.spans("again", added.again)
@@ -156,6 +163,7 @@ class Intake:
             (ours, "of this gateway's own, whose requests are recorded"),
             (added.late, "of traces that were recorded before they came (see traces.settle and traces.idle)"),
             (added.beyond, "beyond what is kept of one trace"),
+            (len(failed), "that cannot be read or redacted"),
         )
         refused = sum(count for count, _ in reasons)
         self._metrics.spans("refused", refused - added.late)
@@ -182,7 +190,7 @@ class Intake:
         for one in ready:
             if one.trace_id in there:
                 continue
-            record = spans.assemble(one.trace_id, one.parts, source="otlp", arrived_at=one.last_at) if one.parts else None
+            record = _record(one)
             if record is None:
                 nothing.append(one.trace_id)
             else:
@@ -208,7 +216,18 @@ def _unpacked(body: bytes, limit: int) -> bytes:
         raise TooLarge
     if not unpacker.eof:
         raise spans.Unreadable("the body is a part of a gzip file only")
+    if unpacker.unused_data:  # a second file behind the first: its spans would be lost without a word
+        raise spans.Unreadable("the body is more than one gzip file")
     return plain
+
+
+def _record(ready: Ready) -> Record | None:
+    """The record of a trace; None where it is no request, or breaks us: it must not hold up all others for ever."""
+    try:
+        return spans.assemble(ready.trace_id, ready.parts, source="otlp", arrived_at=ready.last_at) if ready.parts else None
+    except Exception as error:
+        log_defect(f"trace {ready.trace_id}", error)
+        return None
 
 
 def _could_be_ours(trace_id: str) -> bool:

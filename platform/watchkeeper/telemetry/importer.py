@@ -7,6 +7,7 @@ line; what redacts and what tells languages apart is given.
 """
 
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from watchkeeper.settings import Settings
 from watchkeeper.telemetry import spans
 from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.known import known
+from watchkeeper.telemetry.sinks import defect
 from watchkeeper.telemetry.spans.decoding import PROTOBUF
 from watchkeeper.telemetry.spans.part import LONGEST_NAME, MOST_TAGS, READ
 from watchkeeper.tracking.traces import exports
@@ -38,12 +40,15 @@ SESSION: Final = "mlflow.trace.session"
 USER: Final = "mlflow.trace.user"
 OWN_TAGS: Final = "mlflow."
 
+_log = logging.getLogger(__name__)
+
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class Imported(msgspec.Struct):
     """`read`: finished traces of the experiment. `ours`: of a gateway's own requests, or erased ones; `known`: in the lake
-    already; `empty`: without question, answer or call of a model; `unreadable`: MLflow does not give their spans."""
+    already; `empty`: without question, answer or call of a model; `unreadable`: MLflow does not give their
+    spans, or they break us."""
 
     experiment: str
     read: int = 0
@@ -108,7 +113,12 @@ class Importer:
         return [trace for trace in others if names[trace.trace_id] not in ours | there]
 
     def _bring(self, traces: Sequence[Logged], done: Imported) -> None:
-        read = [self._record(trace, body) for trace, body in exports(self._tracking, traces)]
+        read: list[Record | None] = []
+        for trace, body in exports(self._tracking, traces):
+            try:
+                read.append(self._record(trace, body))
+            except Exception as error:  # one that breaks us must not end every import here
+                _log.warning("trace %s cannot be read: %s", trace.trace_id, defect(error))
         records = [record for record in read if record is not None]
         done.unreadable += len(traces) - len(read)
         done.empty += len(read) - len(records)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 from watchkeeper.record import Record, decode
+from watchkeeper.serving import intake as intake_module
 from watchkeeper.serving import traces
 from watchkeeper.serving.intake import Busy, Intake, Taken, TooLarge
 from watchkeeper.serving.metrics import Metrics
@@ -22,7 +24,7 @@ from watchkeeper.settings import Settings, Traces
 from watchkeeper.telemetry.ledger import watermark
 from watchkeeper.telemetry.segment import segments
 from watchkeeper.telemetry.spans import Unreadable
-from watchkeeper.telemetry.spans.decoding import PROTOBUF
+from watchkeeper.telemetry.spans.decoding import JSON, PROTOBUF
 from watchkeeper.telemetry.spool import Spool, SpoolFull
 
 EXPORTS = Path(__file__).parent / "exports"
@@ -73,6 +75,14 @@ def spans(*spans: Span, scope: str = "app") -> bytes:
     scoped = ScopeSpans(spans=spans)
     scoped.scope.name = scope
     return bytes(ExportTraceServiceRequest(resource_spans=[ResourceSpans(scope_spans=[scoped])]).SerializeToString())
+
+
+def as_json(*changes: dict[str, Any]) -> bytes:
+    """An export of calls of a model in OTLP's JSON."""
+    asked = [("gen_ai.operation.name", "chat"), ("gen_ai.prompt.0.role", "user"), ("gen_ai.prompt.0.content", "Open?")]
+    attributes = [{"key": key, "value": {"stringValue": value}} for key, value in asked]
+    plain = [{"traceId": "cd" * 16, "spanId": "b" * 16, "attributes": attributes, **change} for change in changes]
+    return json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": plain}]}]}).encode()
 
 
 def call(number: int, trace: str = "ab" * 16, text: str = "Are you open?") -> Span:
@@ -165,6 +175,82 @@ async def test_a_trace_never_takes_the_place_of_a_request_that_was_served(
     assert [record.prompt_text for record in records(tmp_path)] == ["ours"]
 
 
+@pytest.mark.parametrize("odd", [{"traceId": "0x" + "1" * 30}, {"traceId": "\uff11" * 32}, {"spanId": "0x" + "1" * 14}])
+async def test_an_id_that_only_looks_like_one_holds_up_nobody(tmp_path: Path, odd: dict[str, str]) -> None:
+    clock = Clock()
+    async with opened(tmp_path, clock) as intake:
+        taken = await intake.take(as_json(odd), JSON, packed=False)
+        assert taken == Taken(1, "1 spans without valid trace and span ids")
+        await intake.take(spans(call(1)), PROTOBUF, packed=False)
+        for _ in range(3):
+            clock.now += 5
+            await intake.carry()
+        assert intake._staging.waiting() == 0
+    assert [record.request_id for record in records(tmp_path)] == ["ab" * 16]
+
+
+async def test_a_parent_that_is_no_id_is_not_kept_as_it_came(tmp_path: Path) -> None:
+    async with opened(tmp_path, Clock()) as intake:
+        await intake.take(as_json({"parentSpanId": "ada.marl@example.com"}), JSON, packed=False)
+        assert intake._staging.waiting() == 1
+    assert b"ada.marl" not in everything(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [
+        ("gen_ai.usage.input_tokens", {"intValue": "9" * 400}),
+        ("gen_ai.response.time_to_first_chunk", {"doubleValue": 1e305}),
+        ("gen_ai.response.time_to_first_chunk", {"doubleValue": 1e200}),
+        (f"gen_ai.prompt.{'1' * 5000}.content", {"stringValue": "x"}),
+        (f"gen_ai.prompt.1.{'1' * 5000}.content", {"stringValue": "x"}),
+        (f"gen_ai.prompt.1.{'a.' * 5000}content", {"stringValue": "x"}),
+        ("gen_ai.input.messages", {"stringValue": '[{"role": "user", "type": [1], "content": "x"}]'}),
+        ("gen_ai.input.messages", {"stringValue": '[{"role": "user", "content": [{"type": {}, "text": "x"}]}]'}),
+        ("gen_ai.input.messages", {"stringValue": '[{"role": "user", "content": "x", "tool_calls": 5}]'}),
+    ],
+)
+async def test_a_span_that_nobody_expects_costs_no_other_its_place(
+    tmp_path: Path, attribute: str, value: dict[str, Any]
+) -> None:
+    clock = Clock()
+    attributes = [{"key": "gen_ai.operation.name", "value": {"stringValue": "chat"}}, {"key": attribute, "value": value}]
+    times = {"startTimeUnixNano": "-" + "9" * 60, "endTimeUnixNano": "9" * 60}
+    async with opened(tmp_path, clock) as intake:
+        taken = await intake.take(as_json({"attributes": attributes, **times}, {"traceId": "ab" * 16}), JSON, packed=False)
+        assert taken.refused == 0
+        clock.now += 5
+        await intake.carry()
+    assert len(records(tmp_path)) == 2
+
+
+async def test_what_cannot_be_read_or_assembled_is_told_and_costs_no_other_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Breaks(Redactor):
+        def __call__(self, text: str) -> tuple[str, dict[str, int]]:
+            return super().__call__(text if "BREAK" not in text else 1 // 0 * text)
+
+    clock, assemble = Clock(), intake_module.spans.assemble
+    monkeypatch.setattr(
+        intake_module.spans,
+        "assemble",
+        lambda name, *parts, **more: assemble(name, *parts, **more) if name != "cd" * 16 else 1 / 0,
+    )
+    async with opened(tmp_path, clock) as intake:
+        intake._redact = Breaks()
+        taken = await intake.take(
+            spans(call(1, text="BREAK this"), call(2), call(3, trace="cd" * 16)), PROTOBUF, packed=False
+        )
+        assert taken == Taken(1, "1 spans that cannot be read or redacted")
+        clock.now += 5
+        await intake.carry()
+        assert intake._staging.waiting() == 0
+    assert [record.request_id for record in records(tmp_path)] == ["ab" * 16]
+    assert "ZeroDivisionError" in caplog.text
+    assert "BREAK" not in caplog.text.replace('"BREAK" not in text', "")
+
+
 async def test_our_own_spans_are_refused(tmp_path: Path) -> None:
     async with opened(tmp_path, Clock()) as intake:
         taken = await intake.take(spans(call(1), scope="watchkeeper"), PROTOBUF, packed=False)
@@ -185,7 +271,8 @@ async def test_spans_that_come_too_late_are_told(tmp_path: Path) -> None:
 
 async def test_what_is_not_gzip_or_too_large_is_refused(tmp_path: Path) -> None:
     async with opened(tmp_path, Clock(), max_body_bytes=10_000) as intake:
-        for body in (b"no gzip", gzip.compress(export("mlflow"))[:-20]):
+        packed = gzip.compress(export("mlflow"))
+        for body in (b"no gzip", packed[:-20], packed + packed):
             with pytest.raises(Unreadable):
                 await intake.take(body, PROTOBUF, packed=True)
         with pytest.raises(TooLarge):

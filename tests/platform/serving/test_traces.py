@@ -147,3 +147,19 @@ def test_kill_9_in_mid_traffic_loses_nothing_that_was_answered_and_doubles_nothi
     found = records(gateway.data)
     assert sorted(record.request_id for record in found) == sorted(traces)
     assert {record.prompt_text for record in found} == {f"asked of {trace}" for trace in traces}
+
+
+def test_a_trace_under_the_id_of_a_request_that_was_served_is_no_second_one(
+    gateway: SimpleNamespace, wait_for: Callable[..., None]
+) -> None:
+    """Several, as one id in 64 would be taken for a gateway's by chance."""
+    gateway.start()
+    chat = gateway.url.replace("/traces", "/chat/completions")
+    asked = {"model": "watchkeeper", "messages": [{"role": "user", "content": "ours"}]}
+    served = {requests.post(chat, json=asked, timeout=30).headers["x-request-id"] for _ in range(3)}
+    other = uuid.uuid4().hex
+    body = body_of(*(made(name, f"{number:016x}") for number, name in enumerate([*served, other], 1)))
+    assert post(gateway, body, JSON).json() == {}
+    wait_for(lambda: other in {record.request_id for record in records(gateway.data)}, what="the other trace", within_s=30)
+    found = sorted((record.request_id, record.source) for record in records(gateway.data))
+    assert found == sorted([*((name, "gateway") for name in served), (other, "otlp")])

@@ -19,6 +19,7 @@ from watchkeeper.lake.rollup import Rollups
 from watchkeeper.record import Record
 from watchkeeper.serving.redact import Redactor
 from watchkeeper.settings import Mlflow, Settings
+from watchkeeper.telemetry import spans
 from watchkeeper.telemetry.importer import Imported, Importer
 from watchkeeper.telemetry.otlp import export_request
 from watchkeeper.tracking import Tracking, server_command
@@ -94,6 +95,21 @@ def rows(settings: Settings) -> list[dict[str, Any]]:
 
 def counted(settings: Settings) -> int:
     return int(Rollups.read(Lake(settings.lake_uri), 0, 2_000_000_000_000_000, route="help-desk").n.sum())
+
+
+def test_a_trace_that_breaks_us_costs_no_other_its_place(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assemble, seen = spans.assemble, list[str]()
+
+    def breaks(name: str, *parts: Any, **more: Any) -> Record | None:
+        seen.append(name)
+        return assemble(name, *parts, **more) if len(seen) != 3 else breaks(name, 1 // 0)
+
+    monkeypatch.setattr(spans, "assemble", breaks)
+    done = importer(settings).run(0, ignore)
+    assert done == Imported("help-desk", read=TRACES + 3, imported=TRACES - 1, ours=1, empty=2, unreadable=1)
+    assert "ZeroDivisionError in breaks" in caplog.text
 
 
 def test_traces_of_others_are_rows_like_any_other(settings: Settings, server: SimpleNamespace) -> None:

@@ -60,7 +60,7 @@ def _part(part: Any) -> str:
         return part
     if not isinstance(part, Mapping):
         return ""
-    kind = part.get("type")
+    kind = _type(part)
     if kind in _CALL:
         return _call(part.get("name"), part.get("arguments", part.get("input")))
     if kind in _RESULT:
@@ -74,6 +74,12 @@ def _part(part: Any) -> str:
     return ""
 
 
+def _type(value: Mapping[str, Any]) -> str | None:
+    """What a message or a part of one says that it is; None: nothing."""
+    kind = value.get("type")
+    return None if kind is None else str(kind)
+
+
 def _call(name: Any, arguments: Any) -> str:
     return f"[{name}({arguments if isinstance(arguments, str) else _json(arguments)})]"
 
@@ -85,14 +91,15 @@ def message(value: Any) -> Message | None:
     inner = value.get("message")
     if isinstance(inner, Mapping):
         return message(inner)
-    if value.get("type") in _RESULT or value.get("type") in _CALL:  # OpenAI's Responses have them between messages
-        return Message("tool" if value["type"] in _RESULT else "assistant", _part(value))
+    if _type(value) in _RESULT | _CALL:  # OpenAI's Responses have them between messages
+        return Message("tool" if _type(value) in _RESULT else "assistant", _part(value))
     role = value.get("role", _ROLES.get(str(value.get("type"))))
     content = value.get("parts", value.get("content"))
     if not isinstance(role, str) or (content is None and "tool_calls" not in value):
         return None
     texts = [text_of(content)]
-    for call in value.get("tool_calls") or ():
+    calls = value.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
         called = call.get("function", call) if isinstance(call, Mapping) else {}
         if isinstance(called, Mapping):
             texts.append(_call(called.get("name"), called.get("arguments", called.get("args"))))

@@ -4,6 +4,7 @@ In OTLP's JSON ids are hex (protobuf's own JSON has base64), enums are numbers a
 """
 
 import math
+import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +28,9 @@ DEEPEST: Final = 20
 
 MOST_EVENTS: Final = 1000
 """Of a span, from its start on: some write an event for every piece of a stream."""
+
+_HEX: Final = re.compile(r"[0-9a-f]+")
+_MOST: Final = (1 << 63) - 1
 
 
 class Unreadable(Exception):
@@ -184,7 +188,7 @@ def _of_json(span: _Span, resource: Attributes, scope: str) -> Span:
     return Span(
         trace_id=span.trace_id.lower(),
         span_id=span.span_id.lower(),
-        parent_id=(span.parent_span_id or "").lower(),
+        parent_id=_parent((span.parent_span_id or "").lower()),
         remote=(span.flags or 0) & REMOTE == REMOTE,
         name=span.name,
         start=_integer(span.start_time_unix_nano),
@@ -223,8 +227,9 @@ def _plain_value(value: _Any | None, depth: int) -> Any:
 
 
 def _integer(value: int | str) -> int:
+    """As protobuf's, of 64 bits: what does not fit could not be kept either."""
     try:
-        return int(value)
+        return max(-_MOST - 1, min(int(value), _MOST))
     except ValueError:
         return 0
 
@@ -236,9 +241,11 @@ def _number(value: float | str) -> float:
         return math.nan
 
 
+def _parent(text: str) -> str:
+    """A parent's id; none where it is none: it is kept as it came, and nobody's text may be."""
+    return text if _is_id(text, 16) else ""
+
+
 def _is_id(text: str, digits: int) -> bool:
-    """Hex digits, of which not all are 0."""
-    try:
-        return len(text) == digits and int(text, 16) > 0 and text.isalnum()
-    except ValueError:
-        return False
+    """Hex digits, of which not all are 0. Python's `int` also takes `0x1` and the digits of other scripts."""
+    return len(text) == digits and _HEX.fullmatch(text) is not None and text.strip("0") != ""

@@ -35,6 +35,7 @@ def read(span: Span) -> Part:
         dialect(span, part)
     _whose(span, part)
     _failure(span, part)
+    part.first_token_at = max(0, min(part.first_token_at, FOREVER))
     return part
 
 

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 MOST: Final = 1000
+DEEPEST: Final = 20
+LONGEST: Final = 9
 
 
 def numbered(attributes: Mapping[str, Any], prefix: str, value_of: Callable[[Any], Any]) -> list[dict[str, Any]]:
@@ -12,8 +14,8 @@ def numbered(attributes: Mapping[str, Any], prefix: str, value_of: Callable[[Any
     for key, value in attributes.items():
         if key.startswith(prefix):
             number, _, rest = key[len(prefix) :].partition(".")
-            if number.isdecimal() and rest and int(number) < MOST:
-                _put(found.setdefault(int(number), {}), rest.split("."), value_of(value))
+            if _is_number(number) and rest and int(number) < MOST:
+                _put(found.setdefault(int(number), {}), rest.split(".", DEEPEST), value_of(value))
     return [_listed(found[number]) for number in sorted(found)]
 
 
@@ -29,6 +31,11 @@ def _put(into: dict[str, Any], path: list[str], value: Any) -> None:
 def _listed(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    if value and all(key.isdecimal() for key in value):
+    if value and all(_is_number(key) for key in value):
         return [_listed(value[key]) for key in sorted(value, key=int)]
     return {key: _listed(inner) for key, inner in value.items()}
+
+
+def _is_number(text: str) -> bool:
+    """A short one: of thousands of digits Python makes no number."""
+    return len(text) <= LONGEST and text.isdecimal()
