@@ -31,9 +31,9 @@ CREATE TABLE IF NOT EXISTS store (uid TEXT NOT NULL);
 COLUMNS: Final = "at, sink, reason, segment, sequence, request_id, kind, body, due, tries"
 BURY: Final = f"""
 INSERT INTO letters ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (sink, segment, sequence) DO UPDATE SET at = excluded.at, reason = excluded.reason, due = excluded.due
-WHERE letters.due IS NOT NULL
+ON CONFLICT (sink, segment, sequence) DO NOTHING
 """
+OUTLIVED: Final = "DELETE FROM letters WHERE sink = ? AND segment = ? AND sequence = ? AND due IS NOT NULL"
 AGAIN: Final = """
 UPDATE letters SET number = (SELECT seq + 1 FROM sqlite_sequence WHERE name = 'letters'), at = ?, reason = ?
 WHERE number = ?
@@ -95,7 +95,8 @@ class DeadLetters:
             return str(self._database.execute("SELECT uid FROM store").fetchone()[0])
 
     def bury(self, letters: Sequence[DeadLetter]) -> None:
-        """Keeps letters, each once; they are on the disk when it returns. One that waits may become a dead one."""
+        """Keeps letters, each once; they are on the disk when it returns. One that waits may become a dead one, which is
+        then behind all others: those before it may have been sent again already, and their sender goes by the number."""
         if letters:
             rows = [
                 (
@@ -113,6 +114,7 @@ class DeadLetters:
                 for one in letters
             ]
             with self._lock, transaction(self._database):
+                self._database.executemany(OUTLIVED, [(one.sink, one.segment, one.sequence) for one in letters])
                 self._database.executemany(BURY, rows)
 
     def refused_again(self, refused: Iterable[tuple[int, str]], at: int) -> None:

@@ -14,13 +14,13 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 from watchkeeper.record import Record, decode
-from watchkeeper.serving import intake as intake_module
 from watchkeeper.serving import traces
 from watchkeeper.serving.intake import Busy, Intake, Taken, TooLarge
 from watchkeeper.serving.metrics import Metrics
 from watchkeeper.serving.redact import Redactor
 from watchkeeper.serving.request import Refused
 from watchkeeper.settings import Settings, Traces
+from watchkeeper.telemetry import spans as spans_package
 from watchkeeper.telemetry.ledger import watermark
 from watchkeeper.telemetry.segment import segments
 from watchkeeper.telemetry.spans import Unreadable
@@ -231,9 +231,9 @@ async def test_what_cannot_be_read_or_assembled_is_told_and_costs_no_other_its_p
         def __call__(self, text: str) -> tuple[str, dict[str, int]]:
             return super().__call__(text if "BREAK" not in text else 1 // 0 * text)
 
-    clock, assemble = Clock(), intake_module.spans.assemble
+    clock, assemble = Clock(), spans_package.assemble
     monkeypatch.setattr(
-        intake_module.spans,
+        spans_package,
         "assemble",
         lambda name, *parts, **more: assemble(name, *parts, **more) if name != "cd" * 16 else 1 / 0,
     )

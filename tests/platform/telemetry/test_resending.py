@@ -5,16 +5,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pytest
 
+from watchkeeper import feedback
 from watchkeeper.feedback import Feedback
 from watchkeeper.lake.interactions import to_arrow
 from watchkeeper.lake.lake import Lake
 from watchkeeper.record import Record
 from watchkeeper.settings import Mlflow, Settings
 from watchkeeper.telemetry import resending
-from watchkeeper.telemetry.dead_letters import DeadLetters
+from watchkeeper.telemetry.dead_letters import DeadLetter, DeadLetters
 from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.mlflow_sink import MlflowSink
 from watchkeeper.telemetry.resending import ResendingBusy, resend
@@ -114,6 +116,39 @@ def test_letters_arrive_once_at_the_sink_that_refused_them(
     assert len(fake_mlflow.assessments[unknown]) == 1
     assert in_lake(settings) == (every, 3)
     assert resend(settings).ok, "there is none"
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_waited_and_died_after_others_were_sent_is_sent_too(
+    settings: Settings,
+    fake_mlflow: FakeMlflow,
+    make_record: Make,
+    make_feedback: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    again: bool,
+) -> None:
+    """It was put aside before they were refused. `again`: what refuses it is its batch, tried once more."""
+    bad, said = make_record(output_text="POISON"), make_feedback(unknown := "0d" * 16)
+    dead = DeadLetters(settings.data)
+    waits = DeadLetter(1, "mlflow", "waits", "u", 1, unknown, "feedback", feedback.encode(said), due=2)
+    dead.bury([waits])
+    refuse(settings, fake_mlflow, [bad], monkeypatch)
+    fake_mlflow.answer = lambda traces: 200
+    assert resend(settings).taken == {"mlflow": 1, "lake": 1}
+    if again:
+        dead.bury([msgspec.structs.replace(waits, due=None)])
+    else:
+        deliveries = Deliveries(settings.data)
+        dropped = Dropped(dead, "mlflow")
+        MlflowSink(fake_mlflow.url, lambda: "7", deliveries, dropped, spool=settings.spool_folder).tend()
+        deliveries.close()
+    assert (dead.count(), dead.waiting()) == (1, 0)
+    assert resend(settings).refused, "nobody knows its request yet"
+    fake_mlflow.traces[unknown] = "came meanwhile"
+    resent = resend(settings)
+    assert (resent.taken, resent.ok) == ({"mlflow": 1, "lake": 0}, True)
+    assert len(fake_mlflow.assessments[unknown]) == 1
+    dead.close()
 
 
 @pytest.mark.parametrize("moment", ["before anything is removed", "between the tables"])
