@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 import ahocorasick
+import msgspec
 
 from watchkeeper.serving.guards import pii, secrets
-from watchkeeper.serving.guards.patterns import Family, find
+from watchkeeper.serving.guards.patterns import find
 from watchkeeper.serving.labels import LABEL, Label, Labels, mask
 from watchkeeper.serving.remembered import Remembered
 
@@ -77,7 +78,9 @@ class Redactor:
         self._labels = labels or Labels()
         # What is kept is not looked for: it must not hide what is found inside it.
         self._families = tuple(
-            Family(family.gate, tuple(one for one in family.patterns if self._labels.style(one.category) != "keep"))
+            msgspec.structs.replace(
+                family, patterns=tuple(one for one in family.patterns if self._labels.style(one.category) != "keep")
+            )
             for family in (*secrets.FAMILIES, *pii.FAMILIES)
         )
         self._remembered = Remembered(lambda text: self._redacted(text, self._labels.text))

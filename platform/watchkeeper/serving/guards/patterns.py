@@ -26,6 +26,9 @@ OTHER_NUMBER: Final = re.compile(
 """What a number that looks like a phone or card number is called when it is none."""
 
 
+_DIGIT: Final = re.compile(r"\d")
+
+
 class Pattern(msgspec.Struct, frozen=True, kw_only=True):
     """`check`: a test of what `group` matched (a checksum, say). `after`, `never_after`: what must, or must not, end
     somewhere in the `LOOK_BACK` characters before. `needs`: one of these must be in the lower-cased text for the pattern
@@ -53,10 +56,12 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Family(msgspec.Struct, frozen=True):
-    """Patterns that need not be run on a text in which `gate` is not found; it only saves time."""
+    """Patterns that need not be run on a text in which `gate` finds nothing, nor, with `digits`, on one without any. Both
+    only save time."""
 
-    gate: re.Pattern[str]
+    gate: Callable[[str], object]
     patterns: tuple[Pattern, ...]
+    digits: bool = False
 
 
 def find(families: Iterable[Family], text: str) -> list[Finding]:
@@ -72,9 +77,10 @@ def find(families: Iterable[Family], text: str) -> list[Finding]:
 
 def _matches(families: tuple[Family, ...], text: str) -> Iterator[tuple[int, int, int, Pattern]]:
     lower = text.lower()
+    digits = _DIGIT.search(text) is not None
     rank = 0
     for family in families:
-        gated = family.gate.search(text) is None
+        gated = (family.digits and not digits) or not family.gate(text)
         for pattern in family.patterns:
             rank += 1
             if gated or (pattern.needs and not any(map(lower.__contains__, pattern.needs))):

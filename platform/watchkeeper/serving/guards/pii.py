@@ -87,23 +87,24 @@ def _is_ipv6(text: str) -> bool:
 
 FAMILIES: Final = (
     Family(
-        re.compile(r"[@a](?:(?<=@)|(?<=\ba)t ?[\])}>])", re.IGNORECASE),
+        re.compile(r"[@a](?:(?<=@)|(?<=\ba)t ?[\])}>])", re.IGNORECASE).search,
         (
             Pattern(category="EMAIL", rule="email", regex=_EMAIL, check=_is_mail, never_after=_PASSWORD_BEFORE_HOST),
             Pattern(category="EMAIL", rule="email_spelled_out", regex=_SPELLED_EMAIL),
         ),
     ),
-    Family(re.compile(r"\d"), NAMED_NUMBERS),
-    Family(re.compile(r"\d(?:\D{0,3}\d){6}"), (*NUMBERS, *PHONES)),
+    Family(bool, NAMED_NUMBERS, digits=True),
+    Family(re.compile(r"\d(?:\D{0,3}\d){6}").search, (*NUMBERS, *PHONES), digits=True),
     Family(
-        re.compile(r"\d\.\d"),
+        re.compile(r"\d\.\d").search,
         (
             Pattern(category="IP", rule="ipv4", regex=_IPV4, check=_is_clearly_an_ip, never_after=_VERSION_WORDS),
             Pattern(category="IP", rule="ipv4_after_word", regex=_IPV4, check=_is_somebodys_ip, after=_NETWORK_WORDS),
         ),
+        digits=True,
     ),
     Family(
-        re.compile(r"\d"),
+        bool,
         (
             Pattern(category="IP", rule="ipv6", regex=_IPV6, check=_is_ipv6, needs=(":",)),
             Pattern(category="MAC", rule="mac", regex=_MAC, needs=(":", "-")),
@@ -116,6 +117,7 @@ FAMILIES: Final = (
             ),
             *ADDRESSES,
         ),
+        digits=True,
     ),
 )
 

@@ -166,18 +166,23 @@ ASSIGNMENTS: Final = (
     _after(r"\s(?:-u|--user)[ =][\"']?[\w.@-]{1,64}:", r"(?P<value>[^\s\"']{4,})", "PASSWORD", "command", _is_given, " -"),
 )
 
+
+def _has_long_word(text: str) -> bool:
+    """Every issuer's token has sixteen characters in a row, with a digit or not; few texts do."""
+    return max(map(len, text.split()), default=0) >= 16
+
+
 FAMILIES: Final = (
-    Family(re.compile(r"-----BEGIN|Private-Lines"), (
+    Family(re.compile(r"-----BEGIN|Private-Lines").search, (
         Pattern(category="PRIVATE_KEY", rule="private_key", regex=_PRIVATE_KEY),
         Pattern(category="PRIVATE_KEY", rule="putty_key", regex=_PUTTY_KEY),
     )),
-    # Every issuer's token has sixteen of these in a row, with a digit or not; few texts do.
-    Family(re.compile(r"[\w/+=.-]{16}"), (
+    Family(_has_long_word, (
         Pattern(category="TOKEN", rule="jwt", regex=_JWT),
         *(_token(rule, regex) for rule, regex in _PREFIXES.items()),
         *_plugin_patterns(),
     )),
-    Family(re.compile(r"[:=\s](?:(?<!\s)|(?:is|was|are|ist|es|-u|bearer)\s)", re.IGNORECASE), ASSIGNMENTS),
+    Family(re.compile(r"[:=\s](?:(?<!\s)|(?:is|was|are|ist|es|-u|bearer)\s)", re.IGNORECASE).search, ASSIGNMENTS),
 )  # fmt: skip
 
 
