@@ -4,6 +4,7 @@ Picks by weight, calls plain or streamed, and says whether a failure is worth an
 """
 
 import asyncio
+import math
 import os
 import random
 import re
@@ -22,6 +23,7 @@ COOLDOWN_S: Final = 5.0
 CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 """An upstream's own code for what went wrong."""
 LONGEST_NAME: Final = 200
+MOST_TOKENS: Final = 1 << 40
 
 
 class UpstreamFailed(Exception):
@@ -148,7 +150,18 @@ def _usage(plain: dict[str, Any]) -> tuple[int, int] | None:
     usage = plain.get("usage")
     if not isinstance(usage, dict):
         return None
-    return int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+    return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+
+
+def _count(given: object) -> int:
+    """A number of tokens as far as it is one, else 0: an answer is worth more than what is wrong with its bill."""
+    if isinstance(given, bool) or not isinstance(given, int | float | str):
+        return 0
+    try:
+        number = float(given)
+    except (ValueError, OverflowError):
+        return 0
+    return int(min(number, MOST_TOKENS)) if math.isfinite(number) and number > 0 else 0
 
 
 def _completion(upstream: Upstream, body: bytes) -> Delta:
