@@ -10,7 +10,7 @@ import os
 import sqlite3
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -154,11 +154,11 @@ class DeadLetters:
         """What waits and is to be looked at by now (µs), the longest due first."""
         return self._letters("sink = ? AND due <= ? ORDER BY due LIMIT ?", (sink, now, limit))
 
-    def postpone(self, letters: Iterable[DeadLetter], due: int) -> None:
-        """Lets letters wait until `due` (µs)."""
+    def postpone(self, until: Mapping[int, int]) -> None:
+        """Lets letters wait (number → µs). All at once: each commit waits for the disk, and with it the sink's thread."""
         with self._lock, transaction(self._database):
             sql = "UPDATE letters SET due = ?, tries = tries + 1 WHERE number = ? AND due IS NOT NULL"
-            self._database.executemany(sql, [(due, letter.number) for letter in letters])
+            self._database.executemany(sql, [(due, number) for number, due in until.items()])
 
     def hasten(self, sink: str, request_ids: Sequence[str], due: int) -> None:
         """What waits for one of these requests is looked at already at `due` (µs)."""

@@ -153,8 +153,8 @@ class MlflowSink:
         store = self._dropped.store
         store.bury([msgspec.structs.replace(letters[n], reason=why, at=at, due=None) for n, why in refused.items()])
         kept = [one for one in waits if one.number not in refused]
-        for one in kept:
-            store.postpone([one], int((now + min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(one.tries, 20))) * 1e6))
+        pauses = {one.number: min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(one.tries, 20)) for one in kept}
+        store.postpone({number: int((now + pause_s) * 1e6) for number, pause_s in pauses.items()})
         store.remove_numbers(letters.keys() - refused.keys() - {one.number for one in kept})
 
     def _recall(self, spool: Path, request_ids: Set[str]) -> bool:
@@ -177,20 +177,27 @@ class MlflowSink:
                 half = len(made) // 2
                 self._deliver(made[:half], refused)
                 self._deliver(made[half:], refused)
-            else:
-                self._make_sure(made[0][1], refusal)
-                refused.append((made[0][0], str(refusal)))
+            elif (reason := self._blame(made[0][1], refusal)) is not None:
+                refused.append((made[0][0], reason))
 
-    def _make_sure(self, record: Record, refusal: _Refused) -> None:
-        """A server that is out of order may refuse everything (MLflow answers 422 to failures of its own), and then no
-        record is to blame. So the same trace is sent with nothing in it: only if that is taken was it the content. It
-        stays, to say in the UI what became of the request."""
+    def _blame(self, record: Record, refusal: _Refused) -> str | None:
+        """Why a record that was refused alone is dead; None: it is not, but taken now.
+
+        A server that is out of order may refuse everything (MLflow answers 422 to failures of its own), and then no record
+        is to blame. So the same trace is sent with nothing in it: only if that is taken, and the record again not, was it
+        the content: the server may have come to itself between the two. It stays, to say in the UI what became of the
+        request."""
         if refusal.ours:
-            return
+            return str(refusal)
         try:
             self._send([refused_record(record)])
         except _Refused as again:
             raise self._away(f"takes no trace at all: {again}") from refusal
+        try:
+            self._send([record])
+        except _Refused as again:
+            return str(again)
+        return None
 
     def _send(self, records: Sequence[Record]) -> None:
         try:

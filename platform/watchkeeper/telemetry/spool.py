@@ -32,7 +32,7 @@ BATCH: Final = 2_000
 """Most entries of one transaction."""
 
 QUEUE: Final = 20_000
-"""Entries that may wait for a disk that stands still; then the spool is full."""
+"""Entries that may wait for a disk that stands still; then the spool is full, but for records of what was accepted."""
 
 ACCEPT_S: Final = 0.005
 """How long an accept may wait for others, or for its record, to be committed with."""
@@ -230,7 +230,10 @@ class Spool:
             raise ValueError(f"not a request's id and time: {entry.request_id!r}, {entry.received_at!r}")
         if self._closed:
             raise SpoolFull("the spool is closed")
-        if self._queue.qsize() + len(self._together) >= QUEUE:
+        # Those of accepted requests are as many as were under way. Without them their accepts would stay open while this
+        # worker lives, and every window with them.
+        answers = isinstance(entry, _Append) and entry.kind == RECORD and not entry.brought
+        if not answers and self._queue.qsize() + len(self._together) >= QUEUE:
             raise SpoolFull(f"{self._place}: {QUEUE} entries wait for the disk")
         self._together.append(entry)
 

@@ -1,6 +1,7 @@
 """The sink MLflow: every record once, a poisoned one aside and alone, and an outage never taken for poison."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,23 @@ def test_a_server_that_refuses_everything_poisons_nothing(
     fake_mlflow.answer = lambda traces: 200
     assert drain(sink, segment) == 1
     assert len(fake_mlflow.traces) == 8
+
+
+@pytest.mark.parametrize("refusals", range(1, 6))
+def test_a_server_that_comes_to_itself_in_the_middle_of_it_poisons_nothing(
+    tmp_path: Path, dead: DeadLetters, fake_mlflow: FakeMlflow, deliveries: Deliveries, make_record: Make, refusals: int
+) -> None:
+    """MLflow answers 422 while its database is locked. However often it does, no record is to blame for it."""
+    segment = spooled(tmp_path, [make_record() for _ in range(8)])
+    left = iter(range(refusals))
+    fake_mlflow.answer = lambda traces: 422 if next(left, None) is not None else 200
+    sink = mlflow_sink(dead, fake_mlflow, deliveries)
+    while sink.position(segment) < segment.last:
+        with contextlib.suppress(SinkUnavailable):
+            sink.step(segment)
+    assert list(dead) == []
+    assert len(fake_mlflow.traces) == 8
+    assert not any("refused_by_mlflow" in text for text in fake_mlflow.traces.values())
 
 
 def test_a_server_that_is_away_is_an_outage_and_the_experiment_is_looked_up_again(

@@ -1,12 +1,14 @@
 """The spool as its gateway and its shipper meet it: what was acknowledged is there, once, whatever happens in between."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -76,6 +78,40 @@ async def test_many_callers_share_few_commits(tmp_path: Path, make_record: Make,
     await asyncio.gather(*(spool.append(make_record()) for _ in range(500)))
     assert sum(commits) == 500
     assert len(commits) < 100
+    await spool.close()
+
+
+async def test_a_disk_that_stands_still_takes_no_more_requests_and_still_all_that_it_accepted(
+    tmp_path: Path, make_record: Make, make_feedback: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No accept may be left without a record: it would hold up every later window for as long as the worker lives."""
+    monkeypatch.setattr("watchkeeper.telemetry.spool.QUEUE", 10)
+    moves, commit = threading.Event(), Spool._commit
+
+    def stands_still(self: Spool, entries: Sequence[Any]) -> None:
+        moves.wait(20)
+        commit(self, entries)
+
+    monkeypatch.setattr(Spool, "_commit", stands_still)
+    spool = Spool.open(tmp_path, "w0")
+    sent = [make_record() for _ in range(8)]
+    for record in sent:
+        spool.accept(record.request_id, record.received_at)
+    kept = [asyncio.ensure_future(spool.append(record)) for record in sent]
+    await asyncio.sleep(0.05)
+    more = [make_record() for _ in range(20)]
+    with contextlib.suppress(SpoolFull):
+        for record in more:
+            spool.accept(record.request_id, record.received_at)
+    with pytest.raises(SpoolFull, match="wait for the disk"):
+        spool.accept(more[-1].request_id, more[-1].received_at)
+    with pytest.raises(SpoolFull, match="wait for the disk"):
+        await spool.append(make_feedback(sent[0].request_id))
+    with pytest.raises(SpoolFull, match="wait for the disk"):
+        await spool.bring(make_record(), 1)
+    moves.set()
+    assert await asyncio.gather(*kept, return_exceptions=True) == [None] * len(sent)
+    assert [record.request_id for record in records(tmp_path)] == [record.request_id for record in sent]
     await spool.close()
 
 
