@@ -110,7 +110,7 @@ def ship(
 
     stop = threading.Event()
     output.on_termination(stop.set)
-    raise typer.Exit(deliver(settings, once=once, stop=stop))
+    output.leave(deliver(settings, once=once, stop=stop))
 
 
 @app.command(rich_help_panel=ONE_PROCESS, epilog=example("watchkeeper schedule --once"))

@@ -1,11 +1,14 @@
 """How commands speak: a table or one JSON document on stdout, all else on stderr; settings errors are wrong use."""
 
 import json
+import logging
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from watchkeeper.settings import Settings, SettingsError, load
 
@@ -56,6 +59,17 @@ def flat(plain: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         else:
             rows.append((name, json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value))
     return rows
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process, also with threads at work: one inside the lake's native code would crash an interpreter that is
+    taken down around it, and the exit code would be the crash's. Only for commands that may be killed at any moment."""
+    if threading.active_count() > 1:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def on_termination(act: Callable[[], object]) -> None:

@@ -43,10 +43,10 @@ class Housekeeping:
             self._thread = threading.Thread(target=self._round, name="housekeeping", daemon=True)
             self._thread.start()
 
-    def wait(self) -> None:
-        """Until the round under way is done."""
+    def wait(self, timeout: float | None = None) -> None:
+        """Until the round under way is done, or for so long (seconds)."""
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(timeout)
 
     def _round(self) -> None:
         try:

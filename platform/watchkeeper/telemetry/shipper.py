@@ -311,7 +311,7 @@ def ship(settings: Settings, *, once: bool, stop: threading.Event) -> int:
     """Delivers until `stop` is set, or, `once`, until all that was there at the start is delivered.
 
     Returns 0; 1 when `once` was cut short, or another shipper is at work on the same data folder. Without `once` it waits
-    for that one to end and takes over.
+    for that one to end and takes over. What takes longer than `GRACE_S` to end is left at work in its thread.
     """
     settings.data.mkdir(parents=True, exist_ok=True)
     held = lock(settings.data / LOCK)
@@ -330,12 +330,12 @@ def ship(settings: Settings, *, once: bool, stop: threading.Event) -> int:
         LakeSink(lake, Dropped(dead, LAKE)),
     ]
     publisher = Publisher(Releases(Tracking(settings.mlflow.uri), settings.mlflow.prompt), settings.data, stop)
-    shipper = Shipper(
-        settings, sinks, deliveries, dead, stop, upkeep=Housekeeping(settings, lake, stop), publisher=publisher
-    )
+    housekeeping = Housekeeping(settings, lake, stop)
+    shipper = Shipper(settings, sinks, deliveries, dead, stop, upkeep=housekeeping, publisher=publisher)
     try:
         return shipper.run(once)
     finally:
+        housekeeping.wait(GRACE_S)
         if not shipper.working:  # else a batch is still under way, and the lock goes with the process
             deliveries.close()
             dead.close()

@@ -1,7 +1,10 @@
 """The shipper's housekeeping: rounds that outlive what fails, and old days that go without being asked."""
 
 import logging
+import subprocess
+import sys
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +15,16 @@ from watchkeeper.lake.lake import Lake
 from watchkeeper.record import Record
 from watchkeeper.settings import Retention, Settings
 from watchkeeper.telemetry.housekeeping import Housekeeping
+
+SHIP = """
+import sys
+from watchkeeper.cli.main import main
+from watchkeeper.telemetry import shipper
+
+shipper.UPKEEP_S, shipper.GRACE_S = 0.0, 0.3  # it begins at once, and is waited for less than it takes
+sys.argv[1:] = ["ship", "--once", "--config", sys.argv[1]]
+main()
+"""
 
 NOW = 20_602 * DAY
 """2026-05-29 (µs)."""
@@ -67,3 +80,15 @@ def test_what_fails_is_said_and_tried_again(settings: Settings, caplog: pytest.L
     keeping()
     keeping.wait()
     assert names(lake) == []
+
+
+def test_a_shipper_that_ends_amid_housekeeping_ends_well(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    """Not with the crash of a thread that is inside the lake's native code when the interpreter is taken down."""
+    lake = Lake(str(tmp_path / "lake"))
+    for batch in range(60):
+        told = [Record(request_id=f"{batch * 1000 + n:032x}", received_at=NOW, total_ms=1.0) for n in range(1000)]
+        lake.append("interactions", to_arrow(told))
+    config = tmp_path / "watchkeeper.toml"
+    config.write_text(f'data = "{tmp_path}"\n[mlflow]\nuri = "http://127.0.0.1:{free_port()}"\n')
+    done = subprocess.run([sys.executable, "-c", SHIP, str(config)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
