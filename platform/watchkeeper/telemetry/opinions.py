@@ -28,9 +28,11 @@ Said = tuple[Row, Feedback]
 
 
 class Opinions:
-    """Attaches feedback to the traces of one MLflow server."""
+    """Attaches feedback to the traces of one MLflow server. `again`: also what was refused before, of which something
+    stands there; that stays beside it."""
 
-    def __init__(self, tracking: Tracking) -> None:
+    def __init__(self, tracking: Tracking, *, again: bool = False) -> None:
+        self._again = again
         self._assessments = Assessments(tracking)
         self._held: dict[str, Sequence[Held]] = {}
 
@@ -50,14 +52,19 @@ class Opinions:
             if held is None:
                 refused.append((row, UNKNOWN))
                 continue
-            there = next((one for one in held if one.metadata.get(ID) == feedback.feedback_id), None)
-            if there is None:
-                try:
+            there = [one.metadata for one in held if one.metadata.get(ID) == feedback.feedback_id]
+            if any(REFUSED not in metadata for metadata in there):
+                continue
+            if there and not self._again:
+                refused.append((row, there[0][REFUSED]))
+                continue
+            try:
+                if there:
+                    self._assessments.create(_assessment(feedback))
+                else:
                     self._create(feedback)
-                except (TraceUnknown, AssessmentRefused) as refusal:
-                    refused.append((row, str(refusal)))
-            elif REFUSED in there.metadata:
-                refused.append((row, there.metadata[REFUSED]))
+            except (TraceUnknown, AssessmentRefused) as refusal:
+                refused.append((row, str(refusal)))
         return refused
 
     def _create(self, feedback: Feedback) -> None:

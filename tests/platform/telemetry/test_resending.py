@@ -178,6 +178,23 @@ def test_what_was_cut_off_arrives_once_all_the_same(
     assert in_lake(settings) == (Counter(record.request_id for record in records), 5)
 
 
+def test_feedback_that_was_refused_is_attached_once_it_can_be(
+    settings: Settings, fake_mlflow: FakeMlflow, make_record: Make, make_feedback: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a refused one MLflow has an assessment that says so: it must not stand in the way."""
+    record = make_record()
+    said = make_feedback(record.request_id, comment="POISON")
+    fake_mlflow.judge = lambda assessment: 400 if assessment.get("rationale") == "POISON" else 200
+    refuse(settings, fake_mlflow, [record, said], monkeypatch)
+    assert [one.kind for one in resend(settings).refused] == ["feedback"]
+    fake_mlflow.judge = lambda assessment: 200
+    resent = resend(settings)
+    assert (resent.taken["mlflow"], resent.ok) == (1, True)
+    there = fake_mlflow.assessments[record.request_id]
+    assert [one.get("rationale") for one in there] == [None, "POISON"]
+    assert [one["metadata"]["watchkeeper.feedback_id"] for one in there] == [said.feedback_id] * 2
+
+
 def test_a_sink_that_is_away_keeps_its_letters_and_holds_up_no_other(
     settings: Settings, fake_mlflow: FakeMlflow, make_record: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
