@@ -57,7 +57,8 @@ class _Refused(Exception):
 class MlflowSink:
     """MLflow, by OTLP over HTTP. `experiment_id` looks the experiment up, and raises while it cannot. `keeps`: whether
     MLflow gets a record of which nobody said anything. `spool`: where records of spared requests are looked for; None:
-    nothing waits, feedback on what MLflow does not know is refused, and what was refused is tried again. `clock`: seconds since the epoch."""
+    nothing waits, feedback on what MLflow does not know is refused, and what was refused is tried again. `clock`:
+    seconds since the epoch."""
 
     name = MLFLOW
     linger_s = 0.25
