@@ -17,6 +17,8 @@ BUCKET_S: Final = 300
 BUCKET: Final = BUCKET_S * 1_000_000
 """Microseconds of a bucket."""
 
+LARGEST: Final = 2**62
+
 DIMENSIONS: Final = ("tenant", "route", "model", "release", "source")
 
 
@@ -33,14 +35,18 @@ class Cells:
         time: a chart of one route finds its rows together."""
         at = times.cast(pa.int64()).to_numpy()
         keys = pa.table([pa.array(at - at % BUCKET), *dimensions.select(DIMENSIONS)], names=["bucket", *DIMENSIONS])
-        numbers = np.zeros(len(at), np.int64)
-        for name in ("route", "bucket", *DIMENSIONS):
+        numbers, span = np.zeros(len(at), np.int64), 1
+        for name in ("route", "bucket", *(name for name in DIMENSIONS if name != "route")):
             if name == "bucket":
                 more = np.unique(at - at % BUCKET, return_inverse=True)[1]
             else:
                 more, _ = codes(keys.column(name))
-            # Numbered anew at each column: the product of many dimensions could overflow.
-            numbers = np.unique(numbers * (more.max(initial=0) + 1) + more, return_inverse=True)[1]
+            size = int(more.max(initial=0)) + 1
+            if span * size > LARGEST:  # many dimensions of many values: what is left of them fits again
+                numbers = np.unique(numbers, return_inverse=True)[1]
+                span = int(numbers.max(initial=0)) + 1
+            numbers, span = numbers * size + more, span * size
+        numbers = np.unique(numbers, return_inverse=True)[1]
         some = np.zeros(numbers.max(initial=-1) + 1, np.int64)
         some[numbers] = np.arange(len(numbers))
         return cls(numbers.astype(np.int64), keys.take(pa.array(some)))

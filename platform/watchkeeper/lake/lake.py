@@ -48,7 +48,7 @@ QUICK: Final = WriterProperties(compression="ZSTD", compression_level=1)
 ZSTD: Final = WriterProperties(compression="ZSTD", compression_level=3)
 """Of rows that stay."""
 
-SORTED: Final = WriterProperties(compression="ZSTD", compression_level=3, max_row_group_size=8192)
+SORTED: Final = WriterProperties(compression="ZSTD", compression_level=3, max_row_group_size=4096)
 """Of tables whose rows lie in the order in which they are asked for: a reader skips the row groups it needs nothing of."""
 
 LOOKS: Final = 4

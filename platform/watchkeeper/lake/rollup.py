@@ -25,6 +25,7 @@ from watchkeeper.lake.histogram import (
     latency_of,
     owned,
     score_bins,
+    tally,
 )
 from watchkeeper.lake.interactions import Time, microseconds, to_arrow
 from watchkeeper.lake.lake import Lake
@@ -169,14 +170,18 @@ class Rollups:
         unread = sorted(set(latencies) - set(LATENCIES))
         if unread:
             raise ValueError(f"there is no latency {', '.join(unread)}; there are {', '.join(LATENCIES)}")
-        # Spelled out: only then does DuckDB see which row groups hold none of them.
-        parts = ", ".join(f"'{part}'" for part in ("counts", *(["scores"] if scores else []), *sorted(latencies)))
-        columns = ", ".join(("bucket", *SUMS, *COUNTED, "latency", "scores"))
+        # What is read of a part are its own columns, and names are spelled out: so DuckDB decodes nothing else, and sees
+        # which row groups hold none of it.
+        reads = [(("counts",), (*SUMS, *COUNTED)), (latencies, ("latency",)), (("scores",) if scores else (), ("scores",))]
         partials = lake.query(
-            f"SELECT {columns} FROM rollups WHERE source <> 'replay' AND (part IS NULL OR part IN ({parts})) "
-            "AND bucket >= make_timestamptz($first) AND bucket < make_timestamptz($last) "
-            "AND date BETWEEN make_timestamptz($first)::DATE "
-            f"AND make_timestamptz($last)::DATE{conditions}",
+            " UNION ALL BY NAME ".join(
+                f"SELECT bucket, {', '.join(columns)} FROM rollups WHERE source <> 'replay' AND (part IS NULL OR part IN "
+                f"({', '.join(repr(part) for part in sorted(parts))})) AND bucket >= make_timestamptz($first) "
+                "AND bucket < make_timestamptz($last) AND date BETWEEN make_timestamptz($first)::DATE "
+                f"AND make_timestamptz($last)::DATE{conditions}"
+                for parts, columns in reads
+                if parts
+            ),
             {"first": first, "last": last, **slices},
         )
         return cls(partials, first, last, bucket_s, frozenset(latencies), scores)
@@ -220,7 +225,7 @@ class Rollups:
         return _ratio(counts[:, int(score_bins(np.array([at_least]))[0]) :].sum(axis=1), counts.sum(axis=1))
 
     def _series(self, column: str) -> Floats:
-        values = self._partials.column(column).to_numpy()
+        values = self._partials.column(column).fill_null(0).to_numpy()
         sums: Floats = np.bincount(self._bucket, weights=values, minlength=self._length).astype(np.float64)
         return sums
 
@@ -234,6 +239,8 @@ class Rollups:
     def _read(self, column: str) -> pa.ChunkedArray:
         if column == "scores" and not self._scores:
             raise ValueError("scores were not read")
+        if column not in self._partials.column_names:
+            return pa.chunked_array([], ROLLUPS.field(column).type)
         return self._partials.column(column)
 
     def _names(self, column: str) -> tuple[str, ...]:
@@ -245,11 +252,7 @@ class Rollups:
         """Counts of one histogram: shape (buckets, bins), as many bins as it needs and at least one."""
         key = (column, name)
         if key not in self._matrices:
-            entries = Entries.unpack(self._read(column), only=name)
-            width = int(entries.bins.max(initial=0)) + 1
-            flat = self._bucket[entries.rows] * width + entries.bins
-            sums = np.bincount(flat, weights=entries.counts, minlength=self._length * width)
-            self._matrices[key] = sums.astype(np.int64).reshape(self._length, width)
+            self._matrices[key] = tally(self._read(column), name, self._bucket, self._length)
         return self._matrices[key]
 
 

@@ -16,7 +16,10 @@ from watchkeeper.lake.tables import TABLES
 SMALL_FILES: Final = 48
 """So many files too many, and they are joined."""
 
-TIERS: Final = (4_000_000, 64_000_000)
+PARTIAL_FILES: Final = 24
+"""The same of rollups, which every chart reads."""
+
+TIERS: Final = (4_000_000, 32_000_000)
 """Bytes. Small files become a few of the first size; those, when there are many, one of the second."""
 
 FEW: Final = 8
@@ -32,7 +35,7 @@ def tidy(lake: Lake, spare: int = SMALL_FILES) -> list[str]:
     touched = []
     for table in TABLES:
         if table == "rollups":
-            if _merge(lake, spare):
+            if _merge(lake, min(spare, PARTIAL_FILES)):
                 touched.append(table)
             continue
         done = False
@@ -61,13 +64,13 @@ def clean(lake: Lake, history_s: int, report: Callable[[str], object] = lambda t
 def _merge(lake: Lake, spare: int) -> bool:
     """Sums the rollups of the days that have `spare` files too many. Whether there was such a day.
 
-    A day is summed whole, so a large one waits until half as much came, or four times as many files. Those that a later
-    version of ours wrote to are only joined: a sum of ours would lack what we do not know of.
+    A day is summed whole, so a large one waits until a quarter as much came, or three times as many files. Those that a
+    later version of ours wrote to are only joined: a sum of ours would lack what we do not know of.
     """
     due = []
     for day, sizes in lake.files("rollups").items():
         more, largest = len(sizes) - 1, max(sizes)
-        if more >= 4 * spare or (more >= spare and sum(sizes) - largest > largest // 2):
+        if more >= 3 * spare or (more >= spare and sum(sizes) - largest > largest // 4):
             due.append(day)
     try:
         for day in due:
