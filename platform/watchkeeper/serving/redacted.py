@@ -1,8 +1,8 @@
 """A record with everything in it redacted that somebody else than the gateway wrote: the one place that knows which of its
 fields hold such text.
 
-What is left as it is, is ours (ids, times, counts, names of guards and of releases) or named by the operator. Knows nothing
-of how a record comes about; it does for requests of the gateway as for traces that others send.
+What is left as it is, is ours (ids, times, counts, roles, names of attributes, of guards and of releases) or named by the
+operator. Knows nothing of how a record comes about.
 """
 
 from collections import Counter
@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from watchkeeper.record import Message, Record, Redact, Scalar, Source, Stage
+from watchkeeper.serving.redact import harmless
 
 OURS: Final = frozenset(
     {
@@ -32,6 +33,8 @@ def redacted_record(record: Record, redact: Redact) -> Record:
     known: dict[str, str] = {}
 
     def clean(text: str, counted: bool = True) -> str:
+        if harmless(text):
+            return text
         redacted = known.get(text)
         if redacted is None:
             redacted, found = redact(text)
@@ -50,7 +53,7 @@ def redacted_record(record: Record, redact: Redact) -> Record:
         route=clean(record.route),
         tags={clean(key): clean(value) for key, value in record.tags.items()},
         model=clean(record.model),
-        prompt=tuple(Message(clean(message.role), clean(message.content)) for message in record.prompt),
+        prompt=tuple(Message(message.role, clean(message.content)) for message in record.prompt),
         prompt_text=clean(record.prompt_text, counted=not record.prompt),
         output_text=clean(record.output_text),
         finish_reason=record.finish_reason and clean(record.finish_reason),
@@ -61,7 +64,7 @@ def redacted_record(record: Record, redact: Redact) -> Record:
                 stage.offset_ms,
                 stage.ms,
                 stage.status,
-                {clean(key): cleaned(value) for key, value in stage.attributes.items()},
+                {key: cleaned(value) for key, value in stage.attributes.items()} if stage.attributes else {},
             )
             for stage in record.stages
         ),

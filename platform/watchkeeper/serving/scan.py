@@ -8,7 +8,7 @@ Printable ASCII stays as it is. Linear in the length of the text. The model neve
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -54,7 +54,7 @@ class Scan(msgspec.Struct, frozen=True):
     the end; None where the copy equals the original."""
 
     text: str
-    origins: list[int] | None = None
+    origins: Sequence[int] | None = None
 
     def span(self, start: int, end: int) -> tuple[int, int]:
         """A half-open, non-empty span of the copy → the characters of the original that it came from, each whole."""
@@ -70,12 +70,19 @@ def scan(text: str) -> Scan:
     """The copy for matching, with its way back to the original."""
     if _is_plain(text):
         return Scan(text)
+    flat = _FANCY.sub(_flat, text)
+    if flat != text and _is_plain(flat):  # quotes and dashes as typographers set them: each has become one character
+        return Scan(flat, range(len(text) + 1))
     copy, origins = _uncover(text)
     copy, origins = _normalise(copy.translate(_PLAIN), origins)
     unmasked = _unmask(copy)
     if unmasked != copy:  # a Latin letter may now compose with a mark that its look-alike did not take
         copy, origins = _normalise(unmasked, origins)
     return Scan(copy) if copy == text else Scan(copy, origins)
+
+
+def _flat(match: re.Match[str]) -> str:
+    return _PLAIN[ord(match[0])]
 
 
 def scan_copy(text: str) -> str:

@@ -78,7 +78,7 @@ def ask(
     spool = Kept(full)
     gateway = gateway_on(spool, redact)
     gateway.loop = cast(Any, Scripted(how))
-    body = json.dumps({"model": "watchkeeper", "stream": True, "messages": [{"role": "user", "content": "Hi"}]}).encode()
+    body = json.dumps({"model": "watchkeeper", "stream": True, "messages": [{"role": "user", "content": "Hi 5"}]}).encode()
     sent: list[dict[str, Any]] = []
 
     async def run() -> None:

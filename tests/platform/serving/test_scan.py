@@ -81,7 +81,7 @@ def test_origins_rise_from_start_to_end_of_the_original(text: str) -> None:
         assert copy.text == text
         return
     assert len(copy.origins) == len(copy.text) + 1
-    assert copy.origins == sorted(copy.origins)
+    assert list(copy.origins) == sorted(copy.origins)
     assert copy.origins[-1] == len(text)
     for at in range(len(copy.text)):
         start, end = copy.span(at, at + 1)

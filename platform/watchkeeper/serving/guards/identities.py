@@ -9,6 +9,7 @@ from watchkeeper.serving.guards.patterns import AFTER_NAME, OTHER_NUMBER, Patter
 
 _FLAGS = re.ASCII | re.IGNORECASE
 _START = r"(?<![\w.+/#$-])"
+_STARTED = r"(?<![\w.+/#$-].)"  # the same, behind the first character
 _END = r"(?![\w@]|[-./]\w)"
 _LENGTHS: Final = {  # characters of an IBAN, by country
     15: "NO", 16: "BE", 18: "DK FI FK FO GL NL SD", 19: "MK SI", 20: "AT BA EE KZ LT LU MN XK", 21: "CH HR LI LV",
@@ -53,13 +54,14 @@ def _named(category: str, rule: str, words: str, *needs: str) -> Pattern:
     return Pattern(category=category, rule=rule, regex=_NAMED, check=_has_digits, after=_after(words), needs=needs)
 
 
-def _national(rule: str, regex: str, check: Callable[[str], bool] | None) -> Pattern:
+def _national(rule: str, regex: str, check: Callable[[str], bool] | None, *needs: str) -> Pattern:
     return Pattern(
         category="NATIONAL_ID",
         rule=rule,
-        regex=re.compile(_START + regex + _END, re.ASCII),
+        regex=re.compile(regex + _END, re.ASCII),
         check=check,
         never_after=OTHER_NUMBER,
+        needs=needs,
     )
 
 
@@ -74,6 +76,7 @@ NUMBERS: Final = (
         regex=re.compile(r"(?<![\w.+/-])\d{3}-\d{2}-\d{4}(?![\w@]|[-./]\w)", re.ASCII),
         check=checksums.ssn,
         never_after=OTHER_NUMBER,
+        needs=("-",),
     ),
     Pattern(
         category="SSN",
@@ -81,20 +84,22 @@ NUMBERS: Final = (
         regex=re.compile(r"(?<![\w.+-])\d{3}([ .-]?)\d{2}\1\d{4}(?!\w|[-.]\d)", re.ASCII),
         after=_SSN_WORDS,
     ),
-    _national("es_dni", r"(?:\d{8}|[XYZ]-?\d{7})-?[A-HJ-NP-TV-Z]", checksums.dni),
-    _national("it_codice_fiscale", r"[A-Z]{6}\d\d[A-EHLMPRST]\d\d[A-Z]\d{3}[A-Z]", checksums.codice_fiscale),
-    _national("br_cpf", r"\d{3}\.\d{3}\.\d{3}-\d\d", checksums.cpf),
-    _national("fr_nir", r"[12] ?\d\d ?(?:0[1-9]|1[0-2]) ?(?:\d\d|2[AB]) ?\d{3} ?\d{3} ?\d\d", checksums.nir),
-    _national("in_aadhaar", r"[2-9]\d{3}([ -])\d{4}\1\d{4}(?![ -]?\d)", checksums.aadhaar),
-    _national("cn_resident_id", r"[1-8]\d{16}[\dXx]", checksums.resident_id),
-    _national("se_personnummer", r"(?:19|20)?\d{6}[-+]\d{4}", checksums.personnummer),
-    _national("kr_rrn", r"\d{6}-[1-8]\d{6}", checksums.rrn),
-    _national("sg_nric", r"[STFG]\d{7}[A-Z]", checksums.nric),
+    _national("es_dni", _START + r"(?:\d{8}|[XYZ]-?\d{7})-?[A-HJ-NP-TV-Z]", checksums.dni),
+    _national("it_codice_fiscale", _START + r"[A-Z]{6}\d\d[A-EHLMPRST]\d\d[A-Z]\d{3}[A-Z]", checksums.codice_fiscale),
+    _national("br_cpf", _START + r"\d{3}\.\d{3}\.\d{3}-\d\d", checksums.cpf, "-"),
+    _national(
+        "fr_nir", r"[12]" + _STARTED + r" ?\d\d ?(?:0[1-9]|1[0-2]) ?(?:\d\d|2[AB]) ?\d{3} ?\d{3} ?\d\d", checksums.nir
+    ),
+    _national("in_aadhaar", r"[2-9]" + _STARTED + r"\d{3}([ -])\d{4}\1\d{4}(?![ -]?\d)", checksums.aadhaar),
+    _national("cn_resident_id", r"[1-8]" + _STARTED + r"\d{16}[\dXx]", checksums.resident_id),
+    _national("se_personnummer", _START + r"(?:19|20)?\d{6}[-+]\d{4}", checksums.personnummer, "-", "+"),
+    _national("kr_rrn", r"\d" + _STARTED + r"\d{5}-[1-8]\d{6}", checksums.rrn, "-"),
+    _national("sg_nric", r"[STFG]" + _STARTED + r"\d{7}[A-Z]", checksums.nric),
 )
 """In the order in which they are believed where two find the same."""
 
 NAMED_NUMBERS: Final = (
-    _national("uk_nino", r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] \d\d \d\d \d\d [A-D]", None),
+    _national("uk_nino", r"[A-CEGHJ-PR-TW-Z]" + _STARTED + r"[A-CEGHJ-NPR-TW-Z] \d\d \d\d \d\d [A-D]", None),
     _named("PASSPORT", "passport_after_word", "passport|reisepass|pasaporte|passeport", "pass", "pasa"),
     _named("LICENSE", "license_after_word", "driver'?s?'? licen[cs]e|driving licen[cs]e|führerschein", "licen", "führer"),
     _named(

@@ -2,6 +2,8 @@
 
 Every pattern runs over the scan copy and, where that differs, over the text as it came, so that neither a hidden character
 nor the clean-up hides a find. Patterns must be linear: bounded repeats, or repeats that cannot start inside themselves.
+Where the first character is one of few, it comes first in a pattern, and second what must not stand before it
+(a digit, then `(?<!x.)`): `re` then leaps from one such character to the next, in a fifth of the time.
 """
 
 import re
@@ -24,9 +26,6 @@ OTHER_NUMBER: Final = re.compile(
     re.IGNORECASE,
 )
 """What a number that looks like a phone or card number is called when it is none."""
-
-
-_DIGIT: Final = re.compile(r"\d")
 
 
 class Pattern(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,13 +54,43 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True):
                 yield start, end
 
 
-class Family(msgspec.Struct, frozen=True):
-    """Patterns that need not be run on a text in which `gate` finds nothing, nor, with `digits`, on one without any. Both
-    only save time."""
+_DIGIT = re.compile(r"\d")
+_TOKEN_LIKE: Final = bytes(  # letters, digits and _/+=.- become `w`; so does every byte of other scripts' characters
+    ord("w") if code >= 0x80 or chr(code).isalnum() or chr(code) in "_/+=.-" else ord(" ") for code in range(256)
+)
+_LONG: Final = b"w" * 16
 
-    gate: Callable[[str], object]
+
+MOST: Final = 1_000
+"""A family has fewer patterns: for their order over all families."""
+
+
+class Look:
+    """A text, and what tells at a glance which patterns cannot match: most texts hold nothing, and are to cost nothing.
+    `digits`: how many there are. `long`: whether sixteen characters of a token stand in a row."""
+
+    __slots__ = ("digits", "long", "lower", "text")
+
+    def __init__(self, text: str) -> None:
+        raw = text.encode("utf-8", "surrogatepass")
+        self.text = text
+        self.lower = text.lower()
+        if len(raw) == len(text):
+            self.digits = len(raw) - len(raw.translate(None, b"0123456789"))
+        else:
+            self.digits = len(_DIGIT.findall(text))
+        self.long = _LONG in raw.translate(_TOKEN_LIKE)
+
+    def has(self, needs: Iterable[str]) -> bool:
+        """Whether one of some small-lettered words stands in the text, in whatever letters."""
+        return any(map(self.lower.__contains__, needs))
+
+
+class Family(msgspec.Struct, frozen=True):
+    """Patterns that are run only on texts that pass the gate; it only saves time, and may let through what holds none."""
+
+    gate: Callable[[Look], bool]
     patterns: tuple[Pattern, ...]
-    digits: bool = False
 
 
 def find(families: Iterable[Family], text: str) -> list[Finding]:
@@ -76,17 +105,14 @@ def find(families: Iterable[Family], text: str) -> list[Finding]:
 
 
 def _matches(families: tuple[Family, ...], text: str) -> Iterator[tuple[int, int, int, Pattern]]:
-    lower = text.lower()
-    digits = _DIGIT.search(text) is not None
-    rank = 0
-    for family in families:
-        gated = (family.digits and not digits) or not family.gate(text)
-        for pattern in family.patterns:
-            rank += 1
-            if gated or (pattern.needs and not any(map(lower.__contains__, pattern.needs))):
-                continue
-            for start, end in pattern.spans(text):
-                yield start, end, rank, pattern
+    look = Look(text)
+    for number, family in enumerate(families):
+        if not family.gate(look):
+            continue
+        for place, pattern in enumerate(family.patterns):
+            if not pattern.needs or look.has(pattern.needs):
+                for start, end in pattern.spans(text):
+                    yield start, end, number * MOST + place, pattern
 
 
 def _outermost(found: list[tuple[int, int, int, Pattern]]) -> Iterator[Finding]:

@@ -37,8 +37,7 @@ _FILES = re.compile(
     r"\.(?:png|jpe?g|gif|svg|webp|css|[jt]sx?|html?|json|xml|ya?ml|txt|pdf|cfg|ini|toml|log)$", re.IGNORECASE
 )
 
-_OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
-_IPV4 = re.compile(rf"(?<![\w.-]){_OCTET}(?:\.{_OCTET}){{3}}(?![\w-]|\.\d)", _FLAGS)
+_IPV4 = re.compile(r"\d(?<![\w.-].)\d{0,2}(?:\.\d{1,3}){3}(?![\w-]|\.\d)", _FLAGS)
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-F]{0,4}:){2,7}[0-9A-F]{0,4}(?![\w:])", _FLAGS)
 _MAC = re.compile(r"(?<![\w:-])[0-9A-F]{2}(?:([:-])[0-9A-F]{2})(?:\1[0-9A-F]{2}){4}(?![\w:-])", _FLAGS)
 _NOBODYS_IP = re.compile(r"(?:127|0|255)\.")
@@ -69,7 +68,8 @@ def _is_mail(text: str) -> bool:
 
 
 def _is_somebodys_ip(text: str) -> bool:
-    return not _NOBODYS_IP.match(text)
+    octets = text.split(".")
+    return all(str(int(octet)) == octet and int(octet) < 256 for octet in octets) and not _NOBODYS_IP.match(text)
 
 
 def _is_clearly_an_ip(text: str) -> bool:
@@ -85,29 +85,46 @@ def _is_ipv6(text: str) -> bool:
     return text.count(":") >= 3 and any(character.isdigit() for character in text) and not address.is_loopback
 
 
+_AT_IN_BRACKETS = re.compile(r"at\s?[\])}>]", re.IGNORECASE)
+_SEVEN_DIGITS = re.compile(r"\d(?:\D{0,3}\d){6}")
 FAMILIES: Final = (
     Family(
-        re.compile(r"[@a](?:(?<=@)|(?<=\ba)t ?[\])}>])", re.IGNORECASE).search,
-        (
-            Pattern(category="EMAIL", rule="email", regex=_EMAIL, check=_is_mail, never_after=_PASSWORD_BEFORE_HOST),
-            Pattern(category="EMAIL", rule="email_spelled_out", regex=_SPELLED_EMAIL),
-        ),
+        lambda look: "@" in look.text,
+        (Pattern(category="EMAIL", rule="email", regex=_EMAIL, check=_is_mail, never_after=_PASSWORD_BEFORE_HOST),),
     ),
-    Family(bool, NAMED_NUMBERS, digits=True),
-    Family(re.compile(r"\d(?:\D{0,3}\d){6}").search, (*NUMBERS, *PHONES), digits=True),
     Family(
-        re.compile(r"\d\.\d").search,
+        lambda look: (
+            ("]" in look.text or ")" in look.text or "}" in look.text or ">" in look.text)
+            and _AT_IN_BRACKETS.search(look.text) is not None
+        ),
+        (Pattern(category="EMAIL", rule="email_spelled_out", regex=_SPELLED_EMAIL),),
+    ),
+    Family(lambda look: look.digits >= 5, NAMED_NUMBERS),
+    Family(lambda look: look.digits >= 7 and _SEVEN_DIGITS.search(look.text) is not None, (*NUMBERS, *PHONES)),
+    Family(
+        lambda look: look.digits >= 4 and look.text.count(".") >= 3,
         (
             Pattern(category="IP", rule="ipv4", regex=_IPV4, check=_is_clearly_an_ip, never_after=_VERSION_WORDS),
-            Pattern(category="IP", rule="ipv4_after_word", regex=_IPV4, check=_is_somebodys_ip, after=_NETWORK_WORDS),
+            Pattern(
+                category="IP",
+                rule="ipv4_after_word",
+                regex=_IPV4,
+                check=_is_somebodys_ip,
+                after=_NETWORK_WORDS,
+            ),
         ),
-        digits=True,
     ),
     Family(
-        bool,
+        lambda look: look.digits > 0 and ("::" in look.text or look.text.count(":") >= 7),
+        (Pattern(category="IP", rule="ipv6", regex=_IPV6, check=_is_ipv6),),
+    ),
+    Family(
+        lambda look: look.text.count(":") >= 5 or look.text.count("-") >= 5,
+        (Pattern(category="MAC", rule="mac", regex=_MAC),),
+    ),
+    Family(
+        lambda look: look.digits > 0,
         (
-            Pattern(category="IP", rule="ipv6", regex=_IPV6, check=_is_ipv6, needs=(":",)),
-            Pattern(category="MAC", rule="mac", regex=_MAC, needs=(":", "-")),
             Pattern(
                 category="BIRTH_DATE",
                 rule="date_of_birth",
@@ -117,7 +134,6 @@ FAMILIES: Final = (
             ),
             *ADDRESSES,
         ),
-        digits=True,
     ),
 )
 

@@ -33,54 +33,64 @@ from watchkeeper.serving.guards.patterns import Family, Pattern, find
 
 # Left out of detect-secrets: what matches prose (artifactory, keyword, high entropy) and what takes quadratic time or worse
 # (basic_auth, cloudant, ibm, jwt, npm, openai, softlayer); private_key knows the first line only.
-_PLUGINS: Final = (
-    aws.AWSKeyDetector, azure_storage_key.AzureStorageKeyDetector, discord.DiscordBotTokenDetector,
-    github_token.GitHubTokenDetector, gitlab_token.GitLabTokenDetector, mailchimp.MailchimpDetector,
-    pypi_token.PypiTokenDetector, sendgrid.SendGridDetector, slack.SlackDetector, square_oauth.SquareOAuthDetector,
-    stripe.StripeDetector, telegram_token.TelegramBotTokenDetector, twilio.TwilioKeyDetector,
-)  # fmt: skip
+_PLUGINS: Final = (  # and what each of their tokens holds, in small letters
+    (aws.AWSKeyDetector, ("a3t", "abia", "acca", "akia", "asia")),
+    (azure_storage_key.AzureStorageKeyDetector, ("accountkey=",)),
+    (discord.DiscordBotTokenDetector, (".",)),
+    (github_token.GitHubTokenDetector, ("ghp_", "gho_", "ghu_", "ghs_", "ghr_")),
+    (gitlab_token.GitLabTokenDetector, ("gl", "gr1348941")),
+    (mailchimp.MailchimpDetector, ("-us",)),
+    (pypi_token.PypiTokenDetector, ("pypi-",)),
+    (sendgrid.SendGridDetector, ("sg.",)),
+    (slack.SlackDetector, ("xox", "hooks.slack.com")),
+    (square_oauth.SquareOAuthDetector, ("sq0csp-",)),
+    (stripe.StripeDetector, ("k_live_",)),
+    (telegram_token.TelegramBotTokenDetector, (":",)),
+    (twilio.TwilioKeyDetector, ("ac", "sk")),
+)
 
-_PREFIXES: Final = {  # what detect-secrets does not know: prefix of the issuer, and what follows
-    "openai": r"sk-(?:proj|svcacct|admin|None)-[\w-]{16,}|sk-[A-Za-z0-9]{20,}",
-    "anthropic": r"sk-ant-[\w-]{16,}",
-    "openrouter": r"sk-or-[\w-]{16,}",
-    "google": r"AIza[\w-]{35}|ya29\.[\w-]{20,}|GOCSPX-[\w-]{20,}",
-    "github": r"github_pat_\w{22,}",
-    "hugging_face": r"hf_[A-Za-z0-9]{30,}",
-    "groq": r"gsk_[A-Za-z0-9]{40,}",
-    "xai": r"xai-[A-Za-z0-9]{40,}",
-    "replicate": r"r8_[A-Za-z0-9]{30,}",
-    "perplexity": r"pplx-[A-Za-z0-9]{40,}",
-    "npm": r"npm_[A-Za-z0-9]{36}",
-    "digitalocean": r"do[opr]_v1_[a-f0-9]{64}",
-    "databricks": r"dapi[a-f0-9]{32}",
-    "shopify": r"shp(?:at|ss|ca|pa)_[a-fA-F0-9]{32}",
-    "stripe": r"(?:sk|rk)_(?:live|test)_[A-Za-z0-9]{16,}|whsec_[A-Za-z0-9]{24,}",
-    "slack": r"xox[abceoprs]-[\w-]{10,}|xapp-\d-[\w-]{10,}",
-    "atlassian": r"ATATT3xFf[\w=-]{20,}",
-    "notion": r"(?:ntn|secret)_[A-Za-z0-9]{40,}",
-    "linear": r"lin_api_[A-Za-z0-9]{32,}",
-    "docker": r"dckr_(?:pat|oat)_[\w-]{20,}",
-    "vault": r"hv[sb]\.[\w-]{24,}",
-    "supabase": r"sbp_[a-f0-9]{40}",
-    "mailgun": r"key-[a-f0-9]{32}",
-    "pulumi": r"pul-[a-f0-9]{40}",
-    "rubygems": r"rubygems_[a-f0-9]{48}",
-    "age": r"AGE-SECRET-KEY-1[A-Z0-9]{50,}",
+_PREFIXES: Final = {  # what detect-secrets does not know: what a token holds, in small letters, and what it is
+    "openai": ("sk-", r"sk-(?:proj|svcacct|admin|None)-[\w-]{16,}|sk-[A-Za-z0-9]{20,}"),
+    "anthropic": ("sk-ant-", r"sk-ant-[\w-]{16,}"),
+    "openrouter": ("sk-or-", r"sk-or-[\w-]{16,}"),
+    "google": ("aiza|ya29.|gocspx-", r"AIza[\w-]{35}|ya29\.[\w-]{20,}|GOCSPX-[\w-]{20,}"),
+    "github": ("github_pat_", r"github_pat_\w{22,}"),
+    "hugging_face": ("hf_", r"hf_[A-Za-z0-9]{30,}"),
+    "groq": ("gsk_", r"gsk_[A-Za-z0-9]{40,}"),
+    "xai": ("xai-", r"xai-[A-Za-z0-9]{40,}"),
+    "replicate": ("r8_", r"r8_[A-Za-z0-9]{30,}"),
+    "perplexity": ("pplx-", r"pplx-[A-Za-z0-9]{40,}"),
+    "npm": ("npm_", r"npm_[A-Za-z0-9]{36}"),
+    "digitalocean": ("_v1_", r"do[opr]_v1_[a-f0-9]{64}"),
+    "databricks": ("dapi", r"dapi[a-f0-9]{32}"),
+    "shopify": ("shpat_|shpss_|shpca_|shppa_", r"shp(?:at|ss|ca|pa)_[a-fA-F0-9]{32}"),
+    "stripe": ("sk_|rk_|whsec_", r"(?:sk|rk)_(?:live|test)_[A-Za-z0-9]{16,}|whsec_[A-Za-z0-9]{24,}"),
+    "slack": ("xox|xapp-", r"xox[abceoprs]-[\w-]{10,}|xapp-\d-[\w-]{10,}"),
+    "atlassian": ("atatt3xff", r"ATATT3xFf[\w=-]{20,}"),
+    "notion": ("ntn_|secret_", r"(?:ntn|secret)_[A-Za-z0-9]{40,}"),
+    "linear": ("lin_api_", r"lin_api_[A-Za-z0-9]{32,}"),
+    "docker": ("dckr_", r"dckr_(?:pat|oat)_[\w-]{20,}"),
+    "vault": ("hvs.|hvb.", r"hv[sb]\.[\w-]{24,}"),
+    "supabase": ("sbp_", r"sbp_[a-f0-9]{40}"),
+    "mailgun": ("key-", r"key-[a-f0-9]{32}"),
+    "pulumi": ("pul-", r"pul-[a-f0-9]{40}"),
+    "rubygems": ("rubygems_", r"rubygems_[a-f0-9]{48}"),
+    "age": ("age-secret-key-1", r"AGE-SECRET-KEY-1[A-Z0-9]{50,}"),
 }
 _REST = r"[\w+/=-]{0,256}"  # a token is taken out whole, whatever length its issuer gives it next year
 
 
-def _token(rule: str, regex: str, flags: int = 0) -> Pattern:
-    return Pattern(category="API_KEY", rule=rule, regex=re.compile(rf"(?<![A-Za-z0-9])(?:{regex}){_REST}", flags))
+def _token(rule: str, regex: str, needs: tuple[str, ...], flags: int = 0) -> Pattern:
+    whole = re.compile(rf"(?<![A-Za-z0-9])(?:{regex}){_REST}", flags)
+    return Pattern(category="API_KEY", rule=rule, regex=whole, needs=needs)
 
 
 def _plugin_patterns() -> Iterator[Pattern]:
-    for plugin in _PLUGINS:
+    for plugin, needs in _PLUGINS:
         rule = plugin.__module__.rpartition(".")[2].removesuffix("_token")
         # The second of AWS needs a name and quotes around the value: the assignments below know that and more.
         for regex in plugin.denylist[: 1 if plugin is aws.AWSKeyDetector else None]:
-            yield _token(rule, regex.pattern, regex.flags & ~re.UNICODE)
+            yield _token(rule, regex.pattern, needs, regex.flags & ~re.UNICODE)
 
 
 _END = r"-----END [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?-----"
@@ -124,16 +134,16 @@ def _is_given(value: str) -> bool:
 def _is_strong(value: str) -> bool:
     """Letters with digits, or with signs that prose has not inside words; no placeholder, no expression of a program."""
     letters = any(character.isalpha() for character in value)
-    others = any(character.isdigit() for character in value) or any(sign in value[1:-1] for sign in "@#$%^&*!+=~")
+    others = any(character.isdecimal() for character in value) or any(sign in value[1:-1] for sign in "@#$%^&*!+=~")
     return letters and others and _is_given(value) and _CODE.match(value) is None
 
 
 def _is_key(value: str) -> bool:
-    return len(value) >= 12 and any(character.isdigit() for character in value) and _is_strong(value)
+    return len(value) >= 12 and any(character.isdecimal() for character in value) and _is_strong(value)
 
 
 def _is_strong_or_digits(value: str) -> bool:
-    return value.isdigit() or _is_strong(value)
+    return value.isdecimal() or _is_strong(value)
 
 
 def _after(name: str, value: str, category: str, rule: str, check: Callable[[str], bool], *needs: str) -> Pattern:
@@ -142,47 +152,51 @@ def _after(name: str, value: str, category: str, rule: str, check: Callable[[str
     return Pattern(category=category, rule=rule, regex=regex, group="value", check=check, needs=needs)
 
 
-_PASS = ("pass", "pwd", "kennwort", "contraseña")
-_KEYS = ("key", "token", "secret")
 _PIN = r"\b(?:pin|pin code|security code|cvv|cvc)"
 _HEADER = r"authorization[\"']?\s{0,2}[:=,]\s{0,2}[\"']?(?:bearer|basic|token|apikey)\s"
-ASSIGNMENTS: Final = (
-    _after(_PASSWORD + _ASSIGN, _QUOTED, "PASSWORD", "password_quoted", _is_given, *_PASS),
-    _after(_PASSWORD + _ASSIGN, _ASSIGNED, "PASSWORD", "password_assigned", _is_strong, *_PASS),
-    _after(rf"[?&]{_PASSWORD}=", r"(?P<value>[^&\s\"'<>]{4,})", "PASSWORD", "password_in_query", _is_given, *_PASS),
-    _after(rf"\b{_PASSWORD}{_IS}", _TOLD, "PASSWORD", "password_told", _is_strong_or_digits, *_PASS),
-    _after(
-        _PASSWORD + r"[\"']?\s?[:=]\s?[\"']?", r"(?P<value>\d{4,})\b", "PASSWORD", "password_digits", str.isdigit, *_PASS
-    ),
-    _after(_PIN + _IS, r"(?P<value>\d{3,8})\b", "PASSWORD", "pin_told", str.isdigit, "pin", "code", "cv"),
-    _after(_KEY + _ASSIGN, _QUOTED, "API_KEY", "key_quoted", _is_key, *_KEYS),
-    _after(_KEY + _ASSIGN, _ASSIGNED, "API_KEY", "key_assigned", _is_key, *_KEYS),
-    _after(rf"\b{_KEY}{_IS}", _TOLD, "API_KEY", "key_told", _is_key, *_KEYS),
-    _after(_HEADER, r"(?P<value>[\w.~+/=:-]{6,})", "TOKEN", "authorization", _is_given, "authorization"),
+_PASSWORDS: Final = (
+    _after(_PASSWORD + _ASSIGN, _QUOTED, "PASSWORD", "password_quoted", _is_given),
+    _after(_PASSWORD + _ASSIGN, _ASSIGNED, "PASSWORD", "password_assigned", _is_strong),
+    _after(rf"[?&]{_PASSWORD}=", r"(?P<value>[^&\s\"'<>]{4,})", "PASSWORD", "password_in_query", _is_given),
+    _after(rf"\b{_PASSWORD}{_IS}", _TOLD, "PASSWORD", "password_told", _is_strong_or_digits),
+    _after(_PASSWORD + r"[\"']?\s?[:=]\s?[\"']?", r"(?P<value>\d{4,})\b", "PASSWORD", "password_digits", str.isdecimal),
+)
+_KEYS: Final = (
+    _after(_KEY + _ASSIGN, _QUOTED, "API_KEY", "key_quoted", _is_key),
+    _after(_KEY + _ASSIGN, _ASSIGNED, "API_KEY", "key_assigned", _is_key),
+    _after(rf"\b{_KEY}{_IS}", _TOLD, "API_KEY", "key_told", _is_key),
+)
+_DIGITS_TOLD: Final = (
+    _after(_PIN + _IS, r"(?P<value>\d{3,8})\b", "PASSWORD", "pin_told", str.isdecimal, "pin", "code", "cv"),
     _after(r"\bbearer\s", r"(?P<value>[\w.~+/=-]{16,})", "TOKEN", "bearer", _is_key, "bearer"),
-    _after(
-        r"://[^\s:/@\"'<>]{0,64}:", r"(?P<value>[^\s/\"'<>]{2,128})@[\w.-]", "PASSWORD", "url_password", _is_given, "://"
-    ),
-    _after(r"\s(?:-u|--user)[ =][\"']?[\w.@-]{1,64}:", r"(?P<value>[^\s\"']{4,})", "PASSWORD", "command", _is_given, " -"),
+)
+_AUTHORIZATION: Final = _after(_HEADER, r"(?P<value>[\w.~+/=:-]{6,})", "TOKEN", "authorization", _is_given)
+_IN_URL: Final = _after(
+    r"://[^\s:/@\"'<>]{0,64}:", r"(?P<value>[^\s/\"'<>]{2,128})@[\w.-]", "PASSWORD", "url_password", _is_given
+)
+_COMMAND: Final = _after(
+    r"\s(?:-u|--user)[ =][\"']?[\w.@-]{1,64}:", r"(?P<value>[^\s\"']{4,})", "PASSWORD", "command", _is_given
 )
 
-
-def _has_long_word(text: str) -> bool:
-    """Every issuer's token has sixteen characters in a row, with a digit or not; few texts do."""
-    return max(map(len, text.split()), default=0) >= 16
-
-
 FAMILIES: Final = (
-    Family(re.compile(r"-----BEGIN|Private-Lines").search, (
+    Family(lambda look: "-----BEGIN" in look.text, (
         Pattern(category="PRIVATE_KEY", rule="private_key", regex=_PRIVATE_KEY),
+    )),
+    Family(lambda look: "Private-Lines" in look.text, (
         Pattern(category="PRIVATE_KEY", rule="putty_key", regex=_PUTTY_KEY),
     )),
-    Family(_has_long_word, (
-        Pattern(category="TOKEN", rule="jwt", regex=_JWT),
-        *(_token(rule, regex) for rule, regex in _PREFIXES.items()),
+    # Every issuer's token but Slack's has sixteen characters in a row, with a digit or not; few texts do.
+    Family(lambda look: look.long or look.has(("xox", "xapp-")), (
+        Pattern(category="TOKEN", rule="jwt", regex=_JWT, needs=("eyj",)),
+        *(_token(rule, regex, tuple(needs.split("|"))) for rule, (needs, regex) in _PREFIXES.items()),
         *_plugin_patterns(),
     )),
-    Family(re.compile(r"[:=\s](?:(?<!\s)|(?:is|was|are|ist|es|-u|bearer)\s)", re.IGNORECASE).search, ASSIGNMENTS),
+    Family(lambda look: look.has(("pass", "pwd", "kennwort", "contraseña")), _PASSWORDS),
+    Family(lambda look: look.digits > 0 and look.has(("key", "token", "secret")), _KEYS),
+    Family(lambda look: look.digits > 0, _DIGITS_TOLD),
+    Family(lambda look: "authorization" in look.lower, (_AUTHORIZATION,)),
+    Family(lambda look: "://" in look.text, (_IN_URL,)),
+    Family(lambda look: "-u" in look.lower, (_COMMAND,)),
 )  # fmt: skip
 
 

@@ -39,7 +39,8 @@ async def _run(journey: Journey, parts: Parts, span: Span) -> None:
     found = parts.knowledge.search(query, vector, grounding.k, grounding.min_score)
     journey.sources = _fitting(found.sources, grounding.max_characters)
     journey.retrieved = len(journey.sources)
-    journey.entities = parts.knowledge.catalogue.link(journey.prompt)
+    # In the redacted prompt: the base may know by name what was taken out there (a street, a number).
+    journey.entities = parts.knowledge.catalogue.link(parts.redact(journey.prompt)[0])
     if found.degraded:
         span.status = "degraded"
     span.attributes |= {
