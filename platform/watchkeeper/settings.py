@@ -297,7 +297,8 @@ class Lake(Section):
 class Retention(Section):
     """How long what was written is kept: whole days (`90d`), None for ever. Days are UTC, and go as a whole.
 
-    By table of the lake; `scores` and `feedback` None: as long as `interactions`. `mlflow`: its traces.
+    By table of the lake; `scores` and `feedback` None: as long as `interactions`. `alerts`: what is open
+    stays, with all that came after. `mlflow`: its traces.
     """
 
     interactions: Days | None = None

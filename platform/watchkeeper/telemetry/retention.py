@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from watchkeeper.lake.alerts import open_alerts
 from watchkeeper.lake.lake import Lake, LakeUnavailable
 from watchkeeper.lake.upkeep import WRITING_H
 from watchkeeper.settings import Settings
@@ -21,6 +22,7 @@ from watchkeeper.tracking.deletion import NotOurs, Traces, clean
 TABLES: Final = ("interactions", "scores", "feedback", "rollups", "evaluations", "alerts")
 NOTED: Final = "interactions"
 """The table whose rows the ledger counts."""
+ALERTS: Final = "alerts"
 
 
 class Limit(msgspec.Struct, frozen=True):
@@ -69,6 +71,8 @@ def retain(
             if stopped():
                 return
             try:
+                if limit.what == ALERTS:
+                    limit = _unfinished_kept(lake, limit)
                 if limit.what == MLFLOW:
                     count = _traces(settings, deliveries, limit, dry_run, stopped)
                 else:
@@ -79,6 +83,13 @@ def retain(
                 yield Dropped(limit.what, limit.days, limit.before, None, str(error))
     finally:
         deliveries.close()
+
+
+def _unfinished_kept(lake: Lake, limit: Limit) -> Limit:
+    """Of alerts, the day of the oldest that is open stays, and those after it: without its beginning nobody would be told
+    of its end."""
+    opened: list[date] = open_alerts(lake).column("date").to_pylist()
+    return msgspec.structs.replace(limit, before=min([limit.before, *opened]))
 
 
 def _rows(lake: Lake, deliveries: Deliveries, limit: Limit, dry_run: bool) -> int:

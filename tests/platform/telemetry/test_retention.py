@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from watchkeeper.feedback import Feedback
+from watchkeeper.lake.alerts import AlertEvent, alert_row, open_alerts
 from watchkeeper.lake.feedback import feedback_rows
 from watchkeeper.lake.interactions import DAY, evaluation_row, score_rows, to_arrow
 from watchkeeper.lake.lake import Lake
@@ -247,3 +248,19 @@ def test_mlflow_that_is_away_is_told(settings: Settings, lake: Lake, free_port: 
     [done] = retain(away, lake, NOW)
     assert done.dropped is None
     assert "does not answer" in (done.error or "")
+
+
+def test_an_alert_that_is_open_keeps_its_beginning(tmp_path: Path) -> None:
+    settings = Settings(data=tmp_path, retention=Retention(alerts="30d"))
+    lake = Lake(settings.lake_uri)
+    events: list[tuple[str, AlertEvent, int]] = [
+        ("over", "fired", 70), ("over", "resolved", 60), ("open", "fired", 50), ("later", "fired", 40),
+        ("later", "resolved", 35), ("new", "fired", 1),
+    ]  # fmt: skip
+    for alert_id, event, ago in events:
+        lake.append("alerts", alert_row(alert_id=alert_id, event=event, at=NOON - ago * DAY, job=alert_id))
+    assert [(one.before, one.dropped) for one in retain(settings, lake, NOW)] == [(date(2026, 4, 9), 2)]
+    assert open_alerts(lake).column("alert_id").to_pylist() == ["new", "open"]
+    lake.append("alerts", alert_row(alert_id="open", event="resolved", at=NOON, job="open"))
+    assert [one.dropped for one in retain(settings, lake, NOW)] == [3]
+    assert days(lake, "alerts") == [0, 1]
