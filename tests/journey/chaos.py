@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import struct
@@ -25,7 +26,9 @@ from typing import Final
 import aiohttp
 import requests
 
+from watchkeeper.record import Record
 from watchkeeper.settings import Settings
+from watchkeeper.telemetry.spool import Spool
 
 CLOCK: Final = Path(__file__).parent / "chaos_clock"
 CLIENTS: Final = 6
@@ -162,7 +165,8 @@ def workers(pid: int, of: str) -> list[int]:
 
 @dataclass
 class World:
-    """All of it. `mounted`: whether spool and data lie on small disks of their own, so that they can be full."""
+    """All of it. `mounted`: whether spool and data lie on small disks of their own, so that they can be full. `ghosts`: ids
+    of requests that stood in files which were torn, and whether their record was whole still."""
 
     settings: Settings
     processes: dict[str, Kept]
@@ -170,7 +174,7 @@ class World:
     rng: random.Random
     long: bool
     mounted: bool
-    restored: list[Callable[[], None]] = field(default_factory=list)
+    ghosts: dict[str, bool] = field(default_factory=dict)
 
     def keep(self, stop: threading.Event) -> None:
         """Starts again whatever ended, until `stop`; for a thread of its own."""
@@ -254,6 +258,25 @@ class World:
                         with log.open("ab") as end:
                             end.write(self.rng.randbytes(self.rng.randrange(1, 9_000)))
 
+    def torn_segment(self) -> None:
+        """A dead worker's segment turns up that is cut off. Its records are small, each on one page, so whoever finds a
+        record's last words in what is left knows that it is whole."""
+        name = f"ghost-{len(self.ghosts)}"
+        draft = self.settings.data.parent / name
+        ids = asyncio.run(_ghost(draft, name, 60))
+        (file,) = (draft / name).glob("*.sqlite")
+        left = file.read_bytes()
+        left = left[: len(left) * self.rng.randint(40, 90) // 100 // 4096 * 4096]
+        folder = self.settings.spool_folder / name
+        try:
+            folder.mkdir()
+            (folder / "draft").write_bytes(left)
+            os.replace(folder / "draft", folder / file.name)
+        except OSError:  # the disk is full
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        self.ghosts |= {one: f"the end of {one}".encode() in left for one in ids}
+
     def heal(self) -> None:
         """Undoes what a fault that was cut off may have left."""
         for folder in (self.settings.spool_folder, self.settings.data):
@@ -286,6 +309,18 @@ class World:
                 database.execute("BEGIN IMMEDIATE")
                 time.sleep(seconds)
                 database.execute("ROLLBACK")
+
+
+async def _ghost(folder: Path, worker: str, count: int) -> list[str]:
+    """What a worker leaves that ends in good order."""
+    spool = Spool.open(folder, worker)
+    ids = [uuid.uuid4().hex for _ in range(count)]
+    for name in ids:
+        spool.accept(name, time.time_ns() // 1000)
+        text = f"{'said ' * 150}the end of {name}"
+        await spool.append(Record(request_id=name, received_at=time.time_ns() // 1000, output_text=text))
+    await spool.close()
+    return ids
 
 
 @contextlib.contextmanager
@@ -324,6 +359,7 @@ def answers(url: str) -> bool:
 ALWAYS: Final = (
     *(World.gateway_worker, World.gateway, World.shipper, World.mlflow, World.mlflow_worker, World.mlflow_parent),
     *(World.outage, World.locked_mlflow, World.locked_ledger, World.locked_segment, World.clock_step, World.torn_log),
+    World.torn_segment,
 )
 ON_A_DISK_OF_ITS_OWN: Final = (World.full_spool, World.full_data)
 

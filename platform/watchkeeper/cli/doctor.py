@@ -141,7 +141,10 @@ def _spool(settings: Settings) -> Iterator[Finding]:
         advice += "or free space on the disk" if room.left_on_disk <= 0 else "or raise gateway.max_spool_bytes"
         yield Finding("spool", "bad", f"full: {room.lack}; {detail}", advice)
     for path, why in found.unreadable.items():
-        yield Finding("spool", "bad", f"{path}: {why}", "keep the file; everything else is delivered as ever")
+        advice = "what was whole in it is delivered; once you take the loss for final, remove it and its notes"
+        yield Finding(
+            "spool", "bad", f"{path}: {why}", advice if path.endswith(".torn") else "start the shipper: it mends it"
+        )
 
 
 def _erasure(settings: Settings) -> Iterator[Finding]:

@@ -23,7 +23,7 @@ from watchkeeper.serving.preprocess import detect
 from watchkeeper.settings import Settings, seconds
 from watchkeeper.telemetry import spans
 from watchkeeper.telemetry.known import known
-from watchkeeper.telemetry.segment import lock
+from watchkeeper.telemetry.locks import lock
 from watchkeeper.telemetry.spans.part import Part
 from watchkeeper.telemetry.spans.staging import TAKEN, Ready, Staging, StagingUnavailable
 from watchkeeper.telemetry.spool import Spool, SpoolFull

@@ -224,6 +224,7 @@ class Letterbox:
     cursor of their own. Those there are when it is made: what is refused again is not tried for ever."""
 
     first = 1
+    mended = False
 
     def __init__(self, dead: DeadLetters, sink: str) -> None:
         self.uid = f"dead-letters/{dead.uid}"

@@ -18,6 +18,7 @@ import requests
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from watchkeeper.record import Record
+from watchkeeper.telemetry.adoption import TORN
 from watchkeeper.telemetry.dead_letters import DeadLetter
 from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.opinions import UNKNOWN, Opinions, Said
@@ -101,6 +102,9 @@ class MlflowSink:
         if not rows:
             return 0
         batch = decoded(rows)
+        if tray.mended:  # a trace overwrites itself, but one that says no more than that it is lost must not
+            lost = self._opinions.known(record.request_id for _, record in batch.records if record.error == TORN)
+            batch = batch._replace(records=[made for made in batch.records if made[1].request_id not in lost])
         spoken_of = {feedback.request_id for _, feedback in batch.said}
         wanted = [made for made in batch.records if made[1].request_id in spoken_of or self._keeps(made[1])]
         spared = {made[1].request_id for made in batch.records} - {made[1].request_id for made in wanted}

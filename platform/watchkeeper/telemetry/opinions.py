@@ -4,7 +4,7 @@ Sent again it is found by its id, which the assessment carries. What can never b
 Knows nothing of cursors, nor of how records are sent.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import Final
 
@@ -42,6 +42,10 @@ class Opinions:
         wanted = {feedback.request_id for _, feedback in said}
         self._held = dict(self._assessments.held(wanted))
         return wanted - self._held.keys()
+
+    def known(self, request_ids: Iterable[str]) -> Set[str]:
+        """Those of which MLflow has a trace. Raises `TrackingUnavailable`."""
+        return self._assessments.held(request_ids).keys()
 
     def attach(self, said: Sequence[Said]) -> list[tuple[Row, str]]:
         """Attaches what `without_trace` was asked about, and returns what cannot be. Raises `TrackingUnavailable`, and may

@@ -14,7 +14,7 @@ from watchkeeper.carrying import carrying
 from watchkeeper.settings import Settings
 from watchkeeper.telemetry.dead_letters import DeadLetters, Letterbox
 from watchkeeper.telemetry.deliveries import Deliveries
-from watchkeeper.telemetry.segment import lock
+from watchkeeper.telemetry.locks import lock
 from watchkeeper.telemetry.shipper import lake_of, mlflow_of
 from watchkeeper.telemetry.sinks import LAKE, MLFLOW, LakeSink, RefusedAgain, Sink
 

@@ -11,12 +11,9 @@ request that it speaks of. Knows nothing of where rows go. Standard library and 
 """
 
 import contextlib
-import fcntl
-import os
 import sqlite3
-import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, Literal
 
@@ -50,6 +47,8 @@ IS_RECORD: Final = f"kind IN ('{RECORD}', '{ERASED}')"
 UNBORN: Final = 0
 OPEN: Final = 1
 SEALED: Final = 2
+MENDED: Final = 3
+"""Sealed, and made of what was whole in a torn file: sinks may have its rows, under the uid of that one."""
 
 SCHEMA: Final = (
     "CREATE TABLE segment (uid TEXT NOT NULL, accepted INTEGER NOT NULL, records INTEGER NOT NULL)",
@@ -65,8 +64,20 @@ UNANSWERED: Final = (
 )
 
 
+TORN_CODES: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+"""What SQLite says of a file that is no (whole) database; the last: that a table is not there. All else may pass."""
+
+
 class SegmentUnreadable(Exception):
-    """The file is torn, or its disk is: the message is one line."""
+    """The file cannot be read, now or ever: the message is one line."""
+
+
+class SegmentTorn(SegmentUnreadable):
+    """What stands in the file is not whole, and never will be. `why`: the message without the path."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path}: {why}")
+        self.why = why
 
 
 class Tail(msgspec.Struct, frozen=True):
@@ -88,7 +99,8 @@ class Row(msgspec.Struct, frozen=True):
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
     """One file as it was found. `uid`: never given twice, anywhere. `first`, `last`: the sequence numbers of its rows,
-    where `last` is `first - 1` while it has none. `sealed`: nothing is written to it any more, and `last` is final."""
+    where `last` is `first - 1` while it has none. `sealed`: nothing is written to it any more, and `last` is final.
+    `mended`: some of its rows may have been delivered already, under another uid."""
 
     path: Path
     worker: str
@@ -97,6 +109,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     first: int
     last: int
     sealed: bool
+    mended: bool = False
 
     @property
     def spool(self) -> Path:
@@ -158,32 +171,46 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What stands in a spool folder. `unreadable`: path → why."""
+    """What stands in a spool folder. `unreadable`: path → why, also of files that were torn, and mended, until somebody
+    takes them away. `torn`: those yet to be mended, and why."""
 
     segments: tuple[Segment, ...]
     unreadable: dict[str, str]
+    torn: dict[Path, str] = {}
 
 
 def segments(folder: Path) -> Found:
     """All segments under a spool folder, by worker and number."""
     found: list[Segment] = []
     unreadable: dict[str, str] = {}
+    torn: dict[Path, str] = {}
     for worker in workers(folder):
+        unreadable |= {str(path): note(path) for path in worker.glob("*.torn")}
         superseded = False
         # Newest first: once a newer segment is there nothing is added to an older one, so what is read of it now is all.
-        for path in reversed(_paths(worker)):
+        for path in reversed(paths(worker)):
             try:
                 segment = _look(path, superseded)
             except FileNotFoundError:
                 continue  # retired since the folder was listed
             except SegmentUnreadable as error:
                 unreadable[str(path)] = str(error)
+                if isinstance(error, SegmentTorn):
+                    torn[path] = error.why
                 superseded = True
                 continue
             if segment is not None:
                 found.append(segment)
                 superseded = True
-    return Found(tuple(sorted(found, key=lambda segment: (segment.worker, segment.number))), unreadable)
+    return Found(tuple(sorted(found, key=lambda segment: (segment.worker, segment.number))), unreadable, torn)
+
+
+def note(torn: Path) -> str:
+    """What is told of a file that was torn and is mended."""
+    try:
+        return torn.with_suffix(".torn.txt").read_text(encoding="utf-8")
+    except OSError:
+        return "torn; what was whole in it goes on"
 
 
 def unfinished(folder: Path) -> set[str]:
@@ -201,7 +228,8 @@ def workers(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
-def _paths(worker: Path) -> list[Path]:
+def paths(worker: Path) -> list[Path]:
+    """The files of a worker's segments, oldest first."""
     return sorted((path for path in worker.glob("*.sqlite") if path.stem.isdigit()), key=lambda path: int(path.stem))
 
 
@@ -211,7 +239,10 @@ def _look(path: Path, superseded: bool) -> Segment | None:
         state = _state(database)
         if state == UNBORN:
             return None
-        uid, _, before = database.execute("SELECT * FROM segment").fetchone()
+        row = database.execute("SELECT * FROM segment").fetchone()
+        if row is None:
+            raise SegmentTorn(path, "it does not say which it is")
+        uid, _, before = row
         return Segment(
             path=path,
             worker=path.parent.name,
@@ -219,15 +250,15 @@ def _look(path: Path, superseded: bool) -> Segment | None:
             uid=uid,
             first=before + 1,
             last=_tail(database).records,
-            sealed=superseded or state == SEALED,
+            sealed=superseded or state != OPEN,
+            mended=state == MENDED,
         )
 
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """One moment of a segment, read only. Raises `SegmentUnreadable`, `FileNotFoundError`."""
-    if not path.exists():
-        raise FileNotFoundError(str(path))
+    _look_at_size(path)
     try:
         with contextlib.closing(_connect(path)) as database:
             database.execute("PRAGMA query_only = 1")
@@ -236,7 +267,37 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     except sqlite3.Error as error:
         if not path.exists():
             raise FileNotFoundError(str(path)) from error
-        raise SegmentUnreadable(f"{path}: {error}") from error
+        raise _unreadable(path, error) from error
+
+
+def _look_at_size(path: Path) -> None:
+    """An empty file with a log was cut off, and SQLite would delete the log. Raises `SegmentTorn`, `FileNotFoundError`."""
+    if path.stat().st_size == 0:
+        with contextlib.suppress(FileNotFoundError):
+            if path.with_name(f"{path.name}-wal").stat().st_size:
+                raise SegmentTorn(path, "the file is empty")
+
+
+def _unreadable(path: Path, error: sqlite3.Error) -> SegmentUnreadable:
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is not None and code & 0xFF in TORN_CODES:
+        return SegmentTorn(path, str(error))
+    return SegmentUnreadable(f"{path}: {error}")
+
+
+def span(path: Path) -> tuple[Tail, Tail]:
+    """What a segment followed on, and its last numbers. Raises as `reading` does."""
+    with reading(path) as database:
+        row = database.execute("SELECT accepted, records FROM segment").fetchone()
+        if row is None:
+            raise SegmentTorn(path, "it does not say which it is")
+        return Tail(*row), _tail(database)
+
+
+def accepted_in(path: Path) -> set[str]:
+    """The ids of a segment's accepts. Raises as `reading` does."""
+    with reading(path) as database:
+        return {name for (name,) in database.execute("SELECT request_id FROM accepted")}
 
 
 def create(
@@ -309,70 +370,34 @@ def unanswered(request_id: str, received_at: int, error: str, status: int, *, re
     return Record(request_id=request_id, received_at=received_at, release="", replica=replica, error=error, status=status)
 
 
-def lock(
-    file: Path,
-    *,
-    patience_s: float = 0.0,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> int | None:
-    """Locks a file, which is made where it is missing; the kernel frees it when this process ends, however that comes.
-
-    Returns a file descriptor to close, or None when another process still holds the lock after `patience_s`.
-    """
-    held = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-    until = clock() + patience_s
-    while True:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return held
-        except BlockingIOError:
-            if clock() >= until:
-                os.close(held)
-                return None
-            sleep(0.01)
-        except BaseException:
-            os.close(held)
-            raise
-
-
-def adopt(worker: Path) -> int:
-    """Ends what a dead worker left open; nothing while it lives. Returns how many requests were interrupted."""
-    held = lock(worker / LOCK)
-    if held is None:
-        return 0
+def end(path: Path) -> int | None:
+    """Seals a segment, for who holds its worker's lock; returns how many requests were interrupted. None: it was never
+    born, and is gone. Raises `SegmentTorn`, and `sqlite3.Error` when it cannot be done now."""
     try:
-        return finish(worker)
-    finally:
-        os.close(held)
-
-
-def finish(worker: Path) -> int:
-    """`adopt` for who holds the worker's lock. A file that was never born goes; one that cannot be read stays as it is."""
-    for path in reversed(_paths(worker)):
-        try:
-            with contextlib.closing(_connect(path)) as database:
-                if _state(database) != UNBORN:
-                    return seal(database, worker.name)
-        except sqlite3.DatabaseError as error:
-            if not isinstance(error, sqlite3.OperationalError):
-                return 0
-            raise
-        path.unlink()
-        _remove_logs(path)
-    return 0
+        _look_at_size(path)
+        with contextlib.closing(_connect(path)) as database:
+            if _state(database) != UNBORN:
+                return seal(database, path.parent.name)
+    except sqlite3.DatabaseError as error:
+        unreadable = _unreadable(path, error)
+        if isinstance(unreadable, SegmentTorn):
+            raise unreadable from error
+        raise
+    path.unlink()
+    _remove_logs(path)
+    return None
 
 
 def newest(worker: Path) -> tuple[int, Tail]:
     """Number and tail of a worker's newest segment. An unreadable one counts, but the tail is then an older one's."""
-    paths = _paths(worker)
-    for path in reversed(paths):
+    files = paths(worker)
+    for path in reversed(files):
         try:
             with reading(path) as database:
-                return int(paths[-1].stem), _tail(database)
+                return int(files[-1].stem), _tail(database)
         except SegmentUnreadable:
             continue
-    return (int(paths[-1].stem) if paths else 0), Tail()
+    return (int(files[-1].stem) if files else 0), Tail()
 
 
 def _connect(path: Path) -> sqlite3.Connection:

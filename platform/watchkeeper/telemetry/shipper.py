@@ -24,14 +24,16 @@ from watchkeeper.lake.lake import Lake
 from watchkeeper.record import Record
 from watchkeeper.settings import Settings
 from watchkeeper.telemetry.accounts import account
+from watchkeeper.telemetry.adoption import adopt, mend_all
 from watchkeeper.telemetry.dead_letters import DeadLetters
 from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.housekeeping import Housekeeping
+from watchkeeper.telemetry.locks import lock
 from watchkeeper.telemetry.mlflow_sink import MlflowSink
 from watchkeeper.telemetry.pace import Pace
 from watchkeeper.telemetry.publisher import Publisher, PublisherStatus
 from watchkeeper.telemetry.sampling import keeps
-from watchkeeper.telemetry.segment import Found, Segment, SegmentUnreadable, adopt, lock, segments
+from watchkeeper.telemetry.segment import Found, Segment, SegmentTorn, SegmentUnreadable, segments
 from watchkeeper.telemetry.sinks import LAKE, MLFLOW, Dropped, LakeSink, Sink
 from watchkeeper.tracking import Tracking
 from watchkeeper.tracking.prompts import Releases
@@ -90,12 +92,14 @@ class Feed:
         self.error: str | None = None
         self.positions: dict[str, int] = {}
         self.unreadable: dict[str, str] = {}
+        self.torn: dict[Path, str] = {}
         self.pace = Pace()
         self._spool = spool
         self._stop = stop
         self._rng = rng
         self._pause = pause
         self._failures = 0
+        self._there: set[str] = set()
 
     def run(self, goal: Sequence[Segment] | None) -> None:
         """Until `stop`, or until the sink has what `goal` names. Outlives every failure of the sink."""
@@ -117,7 +121,9 @@ class Feed:
         """One batch of every segment. Whether some segment has more, so that it is not worth waiting for it."""
         full = False
         unreadable: dict[str, str] = {}
-        for segment in segments(self._spool).segments:
+        there = segments(self._spool).segments
+        self._there = {segment.uid for segment in there}
+        for segment in there:
             if self._stop.is_set():
                 break
             try:
@@ -129,6 +135,8 @@ class Feed:
                 full = full or self.positions[segment.uid] < segment.last
             except SegmentUnreadable as error:
                 unreadable[str(segment.path)] = str(error)
+                if isinstance(error, SegmentTorn):
+                    self.torn[segment.path] = error.why
             except FileNotFoundError:
                 if segment.path.exists():
                     raise
@@ -141,7 +149,7 @@ class Feed:
         return all(
             self.positions.get(segment.uid, 0) >= segment.last
             or str(segment.path) in self.unreadable
-            or not segment.path.exists()
+            or segment.uid not in self._there
             for segment in goal
         )
 
@@ -193,10 +201,13 @@ class Shipper:
         self.feeds = [Feed(sink, self._spool, stop, rng=rng, pause=pause) for sink in sinks]
         self._threads: list[threading.Thread] = []
         self._stuck: set[str] = set()
+        self._mended = False
 
     def run(self, once: bool) -> int:
         """Until `stop` (0), or, `once`, until what is there now is delivered (0; 1 when stopped before)."""
         self._adopt(segments(self._spool))
+        self._mend(segments(self._spool))
+        self._mended = False
         goal = segments(self._spool).segments if once else None
         publishing = self._publish(once)
         for feed in self.feeds:
@@ -215,6 +226,8 @@ class Shipper:
         if once and publishing:
             publishing.join(GRACE_S)
         self.tidy()
+        if once and self._mended and not self._stop.is_set():
+            return self.run(once)  # a feed came upon a tear: what is whole behind it is there only now
         return 1 if once and self._stop.is_set() else 0
 
     def _publish(self, once: bool) -> threading.Thread | None:
@@ -234,6 +247,8 @@ class Shipper:
         try:
             found = segments(self._spool)
             self._adopt(found)
+            if self._mend(found):
+                found = segments(self._spool)
             self._retire(found)
             self._report(found)
             if not 0 <= self._clock() - self._kept_at < UPKEEP_S:  # also once the clock was set back
@@ -257,10 +272,26 @@ class Shipper:
             if interrupted:
                 _log.warning("worker %s died with %d requests under way", segment.worker, interrupted)
 
+    def _mend(self, found: Found) -> bool:
+        """Mends what is torn, also where only a feed came upon it. Whether anything was."""
+        torn = dict(found.torn)
+        for feed in self.feeds:
+            torn |= feed.torn
+            feed.torn = {}
+        try:
+            told = mend_all(torn)
+        except (SegmentUnreadable, sqlite3.Error, OSError) as error:  # no room for another file, say
+            _log.warning("what is torn cannot be mended yet: %s", error)
+            return False
+        for line in told:
+            _log.warning("mended: %s", line)
+        self._mended = self._mended or bool(told)
+        return bool(told)
+
     def _retire(self, found: Found) -> None:
         """Retires what every sink has. A worker's oldest first: its newest segment left alone says what is still open, and
         an older one must never be taken for it."""
-        kept: set[str] = set()
+        kept = {path.parent.name for path in found.torn}
         for segment in found.segments:
             everywhere = all(feed.positions.get(segment.uid, -1) >= segment.last for feed in self.feeds)
             if segment.worker in kept or not segment.sealed or not everywhere:
@@ -268,8 +299,11 @@ class Shipper:
                 continue
             try:
                 kept_of = account(segment)
-            except SegmentUnreadable:
-                continue  # delivered, but it cannot be said what: it stays, and the ledger names it
+            except SegmentUnreadable as error:  # delivered, but it cannot be said what
+                kept.add(segment.worker)
+                if isinstance(error, SegmentTorn):
+                    self.feeds[0].torn[segment.path] = error.why
+                continue
             # Ids first, then the file: between the two it is merely kept twice.
             self._deliveries.retire(kept_of, int(self._clock() * 1e6))
             segment.remove()

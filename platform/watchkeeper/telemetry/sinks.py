@@ -54,6 +54,11 @@ class Tray(Protocol):
     @property
     def last(self) -> int: ...
 
+    @property
+    def mended(self) -> bool:
+        """Whether the sink may have some of its rows already, under another uid."""
+        ...
+
     def rows(self, after: int, *, limit: int = -1, upto: int | None = None) -> list[Row]:
         """Those with `after` < sequence <= `upto`, in order, at most `limit`."""
         ...
@@ -172,6 +177,8 @@ class LakeSink:
             return 0
         version = half if half > begun else rows[-1].sequence
         batch = decoded(rows)
+        if tray.mended and half == begun:
+            batch = self._without_known(batch)
         tables = self._tables(batch.records, batch.refused)
         if batch.said:
             tables = {SAID: feedback_rows([said for _, said in batch.said]), **tables}
@@ -185,6 +192,18 @@ class LakeSink:
             del self._done[tray.uid]  # it may have been appended all the same: ask the lake
             raise
         return max(1, len(rows))
+
+    def _without_known(self, batch: Decoded) -> Decoded:
+        """The batch without what the lake has already."""
+        sql = "SELECT request_id FROM interactions WHERE request_id IN (SELECT unnest(?))"
+        there = self._known(sql, [record.request_id for _, record in batch.records])
+        said = "SELECT feedback_id FROM feedback WHERE feedback_id IN (SELECT unnest(?))"
+        told = self._known(said, [one.feedback_id for _, one in batch.said])
+        records = [made for made in batch.records if made[1].request_id not in there]
+        return Decoded(records, [one for one in batch.said if one[1].feedback_id not in told], batch.refused)
+
+    def _known(self, sql: str, names: list[str]) -> set[str]:
+        return set(self._lake.query(sql, [names]).column(0).to_pylist()) if names else set()
 
     def tend(self) -> None:
         """Nothing waits here."""

@@ -24,8 +24,10 @@ import msgspec
 from watchkeeper.feedback import Feedback
 from watchkeeper.record import Record, encode
 from watchkeeper.telemetry import room, segment
+from watchkeeper.telemetry.adoption import finish
+from watchkeeper.telemetry.locks import lock
 from watchkeeper.telemetry.room import MAX_BYTES
-from watchkeeper.telemetry.segment import ADD_ACCEPT, ADD_RECORD, FEEDBACK, RECORD, Durability, Tail
+from watchkeeper.telemetry.segment import ADD_ACCEPT, ADD_RECORD, FEEDBACK, RECORD, Durability, SegmentUnreadable, Tail
 
 SEGMENT_BYTES: Final = 64 << 20
 BATCH: Final = 2_000
@@ -119,17 +121,17 @@ class Spool:
             if durability == "power":
                 for parent in (folder.parent, folder):
                     _sync(parent)
-            held = segment.lock(place / segment.LOCK, patience_s=PATIENCE_S)
+            held = lock(place / segment.LOCK, patience_s=PATIENCE_S)
         except OSError as error:
             raise SpoolFull(f"{place}: {error}") from error
         if held is None:
             raise SpoolBusy(f"{place}: another process is this worker")
         try:
-            segment.finish(place)
+            finish(place)
             return cls(place, held, durability, min(segment_bytes, max_bytes // SEGMENTS), max_bytes, clock)
         except BaseException as error:
             os.close(held)
-            if isinstance(error, sqlite3.Error | OSError):
+            if isinstance(error, sqlite3.Error | OSError | SegmentUnreadable):
                 raise SpoolBusy(f"{place}: what a dead worker left cannot be ended now: {error}") from error
             raise
 

@@ -13,7 +13,8 @@ import pytest
 import requests
 
 from watchkeeper.record import decode
-from watchkeeper.telemetry.segment import adopt, segments
+from watchkeeper.telemetry.adoption import adopt
+from watchkeeper.telemetry.segment import segments
 
 pytestmark = pytest.mark.servers
 

@@ -20,10 +20,11 @@ from watchkeeper.lake.lake import Lake, LakeUnavailable
 from watchkeeper.record import Record, encode
 from watchkeeper.settings import Settings
 from watchkeeper.telemetry.accounts import account
+from watchkeeper.telemetry.adoption import adopt
 from watchkeeper.telemetry.dead_letters import DeadLetter, DeadLetters
 from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.ledger import Ledger, pending, verify, watermark
-from watchkeeper.telemetry.segment import Segment, adopt, segments
+from watchkeeper.telemetry.segment import Segment, segments
 from watchkeeper.telemetry.sinks import Dropped, LakeSink
 from watchkeeper.telemetry.spool import Spool
 from watchkeeper.tracking import TrackingUnavailable

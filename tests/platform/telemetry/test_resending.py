@@ -18,9 +18,10 @@ from watchkeeper.settings import Mlflow, Settings
 from watchkeeper.telemetry import resending
 from watchkeeper.telemetry.dead_letters import DeadLetter, DeadLetters
 from watchkeeper.telemetry.deliveries import Deliveries
+from watchkeeper.telemetry.locks import lock
 from watchkeeper.telemetry.mlflow_sink import MlflowSink
 from watchkeeper.telemetry.resending import ResendingBusy, resend
-from watchkeeper.telemetry.segment import lock, segments
+from watchkeeper.telemetry.segment import segments
 from watchkeeper.telemetry.sinks import Dropped, LakeSink
 from watchkeeper.telemetry.spool import Spool
 

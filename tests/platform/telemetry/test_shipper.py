@@ -23,11 +23,12 @@ import pytest
 from watchkeeper.lake.lake import Lake
 from watchkeeper.record import Record, Verdict
 from watchkeeper.settings import Mlflow, Settings
+from watchkeeper.telemetry.adoption import adopt
 from watchkeeper.telemetry.dead_letters import DeadLetters
 from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.ledger import verify
 from watchkeeper.telemetry.mlflow_sink import MlflowSink
-from watchkeeper.telemetry.segment import adopt, segments
+from watchkeeper.telemetry.segment import segments
 from watchkeeper.telemetry.shipper import Feed, Shipper, ShipperStatus, ship
 from watchkeeper.telemetry.sinks import Dropped, LakeSink, Sink, Tray
 from watchkeeper.telemetry.spool import Spool
@@ -226,20 +227,41 @@ def test_one_sink_away_holds_up_no_other_and_gets_everything_when_it_is_back(
     running.join()
 
 
-def test_a_torn_segment_holds_up_no_other(
+def test_of_a_torn_segment_the_rest_is_delivered_once_and_what_is_lost_is_told(
     settings: Settings, fake_mlflow: FakeMlflow, deliveries: Deliveries, dead: DeadLetters, make_record: Make
 ) -> None:
-    fill(settings, "w0", [make_record() for _ in range(300)], segment_bytes=1 << 20)
+    """Some of it had been delivered before, also of what is lost; each sink had come as far as it had."""
+    records = [make_record() for _ in range(300)]
+    fill(settings, "w0", records, segment_bytes=1 << 20)
     fill(settings, "w1", [make_record() for _ in range(10)])
     (torn,) = (settings.spool_folder / "w0").glob("*.sqlite")
-    with torn.open("r+b") as file:  # a page in the middle: what comes before it can be read
-        file.seek(os.path.getsize(torn) // 4096 // 2 * 4096)
-        file.write(b"\xff" * 4096)
+    before = shipper(settings, deliveries, dead)
+    (segment,) = (one for one in segments(settings.spool_folder).segments if one.path == torn)
+    for feed in before.feeds:
+        feed.sink.limit = 100 if feed.sink.name == "lake" else 200
+        feed.sink.step(segment)
+    with torn.open("r+b") as file:  # pages in the middle: what comes before them can be read
+        third = os.path.getsize(torn) // 4096 // 3 * 4096
+        file.seek(third)
+        file.write(b"\xff" * third)
     assert shipper(settings, deliveries, dead).run(once=True) == 0
-    assert 10 < len(in_lake(settings)) < 310
-    assert fake_mlflow.traces.keys() == in_lake(settings).keys()
-    assert list(status(settings).unreadable) == [str(torn)]
-    assert torn.exists()
+    counts = in_lake(settings)
+    assert set(counts.values()) == {1}
+    gone = [number for number, record in enumerate(records) if record.request_id not in counts]
+    assert gone, "accept and record are lost, and nothing can be told of them but their numbers"
+    assert set(gone) <= set(range(80, 260))
+    assert counts.keys() <= fake_mlflow.traces.keys()
+    lake = Lake(settings.lake_uri)
+    lost = set(lake.query("SELECT request_id FROM interactions WHERE error = 'torn'").column(0).to_pylist())
+    assert 0 < len(lost) < 150, "lost, and it is known that they were accepted"
+    assert lake.query("SELECT sum(n)::BIGINT FROM rollups").column(0).to_pylist() == [len(counts)]
+    intact = {name for name, text in fake_mlflow.traces.items() if "A model." in text}
+    assert intact & lost, "what MLflow had is not overwritten"
+    assert counts.keys() - lost <= intact
+    told = status(settings).unreadable
+    assert list(told) == [str(torn.with_suffix(".torn"))]
+    assert "lost: accepts" in told[str(torn.with_suffix(".torn"))]
+    assert not list(settings.spool_folder.glob("*/*.sqlite")), "all else is retired"
 
 
 def test_a_segment_that_outlives_a_newer_one_is_not_taken_for_the_newest(

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from watchkeeper import feedback
 from watchkeeper.feedback import Feedback
 from watchkeeper.record import Record, decode
-from watchkeeper.telemetry.segment import FEEDBACK, RECORD, Row, Segment, adopt, segments, unfinished
+from watchkeeper.telemetry.adoption import adopt
+from watchkeeper.telemetry.segment import FEEDBACK, RECORD, Row, Segment, segments, unfinished
 from watchkeeper.telemetry.spool import ACCEPT_S, Spool, SpoolBusy, SpoolFull
 
 Make = Callable[..., Record]
@@ -640,7 +641,8 @@ async def test_a_torn_segment_stops_neither_its_worker_nor_the_others(tmp_path: 
     spool = Spool.open(tmp_path, "w0")
     await spool.append(make_record())
     await spool.close()
-    assert sum(segment.worker == "w0" for segment in segments(tmp_path).segments) == 1
+    assert [len(one.rows(0)) for one in segments(tmp_path).segments] == [0, 1, 50], "mended, of nothing; and the next"
+    assert list(segments(tmp_path).unreadable) == [str(torn.with_suffix(".torn"))]
 
 
 async def test_power_durability_syncs_every_commit(tmp_path: Path, make_record: Make) -> None:
