@@ -65,8 +65,8 @@ def _national(rule: str, regex: str, check: Callable[[str], bool] | None, *needs
     )
 
 
+IBAN: Final = Pattern(category="IBAN", rule="iban_mod97", regex=_IBAN, check=checksums.iban)
 NUMBERS: Final = (
-    Pattern(category="IBAN", rule="iban_mod97", regex=_IBAN, check=checksums.iban),
     Pattern(category="CARD", rule="card_luhn", regex=_CARD, check=checksums.card, never_after=OTHER_NUMBER),
     Pattern(category="CARD", rule="card_luhn", regex=_CARD_BEFORE_MORE, check=checksums.card, never_after=OTHER_NUMBER),
     Pattern(category="CARD", rule="card_after_word", regex=_ANY_CARD, check=checksums.luhn, after=_CARD_WORDS),

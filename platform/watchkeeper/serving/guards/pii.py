@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from watchkeeper.record import Target
 from watchkeeper.serving.guard import Finding, Subject
-from watchkeeper.serving.guards.identities import NAMED_NUMBERS, NUMBERS
+from watchkeeper.serving.guards.identities import IBAN, NAMED_NUMBERS, NUMBERS
 from watchkeeper.serving.guards.patterns import Family, Pattern, find
 from watchkeeper.serving.guards.phones import PHONES
 from watchkeeper.serving.guards.places import ADDRESSES
@@ -86,6 +86,7 @@ def _is_ipv6(text: str) -> bool:
 
 
 _AT_IN_BRACKETS = re.compile(r"at\s?[\])}>]", re.IGNORECASE)
+_COUNTRY_AND_CHECK = re.compile(r"[A-Z]{2}\d\d", _FLAGS)
 _SEVEN_DIGITS = re.compile(r"\d(?:\D{0,3}\d){6}")
 FAMILIES: Final = (
     Family(
@@ -100,6 +101,7 @@ FAMILIES: Final = (
         (Pattern(category="EMAIL", rule="email_spelled_out", regex=_SPELLED_EMAIL),),
     ),
     Family(lambda look: look.digits >= 5, NAMED_NUMBERS),
+    Family(lambda look: look.digits >= 2 and _COUNTRY_AND_CHECK.search(look.text) is not None, (IBAN,)),
     Family(lambda look: look.digits >= 7 and _SEVEN_DIGITS.search(look.text) is not None, (*NUMBERS, *PHONES)),
     Family(
         lambda look: look.digits >= 4 and look.text.count(".") >= 3,

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from watchkeeper.serving.guards import pii, secrets
 from watchkeeper.serving.guards.patterns import MOST, Family, Look, Pattern
+from watchkeeper.serving.redact import Redactor
 
 FAMILIES = (*secrets.FAMILIES, *pii.FAMILIES)
 LATIN = st.characters(max_codepoint=0xFF)
@@ -48,3 +49,7 @@ def test_the_order_of_patterns_is_that_of_their_families() -> None:
 def test_what_is_seen_at_a_glance(text: str, digits: int, long: bool) -> None:
     look = Look(text)
     assert (look.digits, look.long) == (digits, long)
+
+
+def test_an_account_number_needs_few_digits() -> None:
+    assert Redactor()("Pay ME53FI74SRQ2WFY3GASFXT today") == ("Pay [IBAN] today", {"IBAN": 1})
