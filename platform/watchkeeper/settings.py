@@ -285,6 +285,29 @@ class Mlflow(Section):
     sampling: Sampling = Sampling()
 
 
+class Collector(Section):
+    """A server that takes OTLP over HTTP and gets every request as GenAI spans. `url`: whole, with its `/v1/traces`.
+    `headers_env`: the variable that holds headers, as `authorization=Bearer …,x-team=a`. `content`: whether what people
+    and the model wrote goes there too."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
+    url: HttpUrl
+    headers_env: str | None = None
+    content: bool = True
+
+
+def _named_apart(collectors: tuple[Collector, ...]) -> tuple[Collector, ...]:
+    names = [collector.name for collector in collectors]
+    taken = [name for name in names if name in SINKS or names.count(name) > 1]
+    if taken:
+        raise ValueError(f"{taken[0]} is the name of another sink: its cursors would be told apart by nobody")
+    return collectors
+
+
+SINKS = ("spool", "mlflow", "lake")
+"""Names that no collector may have."""
+
+
 class Lake(Section):
     """`uri` None: the folder `lake` under `data`. `history`: how long older versions of its tables stay readable; each
     commit of that time makes every later one a little slower."""
@@ -423,6 +446,7 @@ class Settings(BaseSettings):
     redaction: Redaction = Redaction()
     mlflow: Mlflow = Mlflow()
     lake: Lake = Lake()
+    collectors: Annotated[tuple[Collector, ...], AfterValidator(_named_apart)] = ()
     retention: Retention = Retention()
     evaluations: Evaluations = Evaluations()
     objectives: Objectives = Objectives()

@@ -181,7 +181,7 @@ def _shipper(settings: Settings) -> Iterator[Finding]:
     for name, sink in found.sinks.items():
         if sink.error:
             lag = f"; the oldest waits for {_age(sink.lag_s)}" if sink.lag_s else ""
-            yield Finding(f"shipper {name}", "bad", f"takes nothing: {sink.error}{lag}", _REMEDIES.get(name, ""))
+            yield Finding(f"shipper {name}", "bad", f"takes nothing: {sink.error}{lag}", _REMEDIES.get(name, _COLLECTOR))
 
 
 def _dead_letters(settings: Settings) -> Iterator[Finding]:
@@ -197,6 +197,9 @@ _REMEDIES: Final = {
     "mlflow": "start MLflow, or check mlflow.uri; nothing is lost meanwhile",
     "lake": "check lake.uri and its disk; nothing is lost meanwhile",
 }
+
+
+_COLLECTOR: Final = "start it or check [[collectors]]; the spool keeps what it lacks, or take its entry out of the settings"
 
 
 def _age(seconds: float) -> str:

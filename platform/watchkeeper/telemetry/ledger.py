@@ -60,13 +60,16 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ok(self) -> bool:
-        """Everything is where it is meant to be, nothing is doubled, nothing is pending, and everyone could be asked."""
+        """Everything is where it is meant to be, nothing is doubled, nothing is pending but for a collector, and everyone
+        could be asked."""
         if self.mlflow is None or self.lake is None:
             return False
         gone = {sink: self.erased + count for sink, count in self.expired.items()}
         in_mlflow, in_lake = self.mlflow + self.sampled_out + gone[MLFLOW], self.lake + gone[LAKE]
         whole = self.served == self.spooled == in_mlflow == in_lake
-        gaps = any((*self.pending.values(), *self.missing.values(), *self.unerased.values(), *self.doubled.values()))
+        # A collector cannot be asked what it has, so nothing is proven by what it still waits for, nor disproven.
+        waiting = (self.pending.get(side) for side in (SPOOL, MLFLOW, LAKE))
+        gaps = any((*waiting, *self.missing.values(), *self.unerased.values(), *self.doubled.values()))
         return whole and not gaps and not self.gaps and not self.unreadable and not self.errors
 
 
@@ -124,6 +127,7 @@ def verify(settings: Settings, *, by_hour: bool = False) -> Ledger:
         missing[sink] = sorted(spool.spooled - there - dead[sink] - spool.behind[sink] - meant[sink])[:LISTED]
         unerased[sink] = sorted(spool.erased & ids)[:LISTED]
         doubled[sink] = len(there & held.doubled)
+    pending |= {one.name: len(spool.behind[one.name] - dead.get(one.name, set()) - erased) for one in settings.collectors}
     in_lake = found[LAKE]
     sampled_out = (spool.spooled & spared) - erased - _ids(found[MLFLOW])
     old = {sink: (spool.spooled & ids) - erased - _ids(found[sink]) for sink, ids in expired.items()}
@@ -161,11 +165,12 @@ def pending(settings: Settings) -> tuple[dict[str, int], list[str]]:
     deliveries = Deliveries(settings.data, writable=False)
     lake = _lake(settings)
     found = segments(settings.spool_folder)
-    waiting = {MLFLOW: 0, LAKE: 0}
+    waiting = {MLFLOW: 0, LAKE: 0} | {one.name: 0 for one in settings.collectors}
     unreadable = set(found.unreadable)
     for segment in found.segments:
         try:
-            waiting[MLFLOW] += segment.count(_mlflow_position(segment, deliveries))
+            for sink, position in _positions(settings, segment, deliveries).items():
+                waiting[sink] += segment.count(position)
             waiting[LAKE] += segment.count(_lake_position(segment, lake))
         except FileNotFoundError:
             continue  # delivered and retired meanwhile
@@ -197,8 +202,10 @@ def _lake(settings: Settings) -> Lake:
     return Lake(settings.lake_uri, settings.lake.storage_options)
 
 
-def _mlflow_position(segment: Segment, deliveries: Deliveries) -> int:
-    return max(deliveries.cursor(MLFLOW, segment.uid), segment.first - 1)
+def _positions(settings: Settings, segment: Segment, deliveries: Deliveries) -> dict[str, int]:
+    """Up to where the sinks have a segment that keep no cursors of their own."""
+    names = (MLFLOW, *(one.name for one in settings.collectors))
+    return {name: max(deliveries.cursor(name, segment.uid), segment.first - 1) for name in names}
 
 
 def _lake_position(segment: Segment, lake: Lake) -> int:
@@ -208,10 +215,11 @@ def _lake_position(segment: Segment, lake: Lake) -> int:
 def _spool(settings: Settings, lake: Lake, errors: list[str]) -> _Spooled:
     found: Found = segments(settings.spool_folder)
     deliveries = Deliveries(settings.data, writable=False)
-    spool = _Spooled({}, set(), set(), {MLFLOW: set(), LAKE: set()}, [], sorted(found.unreadable))
+    behind: dict[str, set[str]] = {name: set() for name in (MLFLOW, LAKE, *(one.name for one in settings.collectors))}
+    spool = _Spooled({}, set(), set(), behind, [], sorted(found.unreadable))
     accounts: dict[str, Account] = {}
     for segment in found.segments:
-        positions = {MLFLOW: _mlflow_position(segment, deliveries)}
+        positions = _positions(settings, segment, deliveries)
         in_lake = _asked(errors, functools.partial(_lake_position, segment, lake))
         positions[LAKE] = segment.first - 1 if in_lake is None else in_lake
         try:

@@ -14,24 +14,17 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import requests
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from watchkeeper.record import Record
 from watchkeeper.telemetry.adoption import TORN
 from watchkeeper.telemetry.dead_letters import DeadLetter
 from watchkeeper.telemetry.deliveries import Deliveries
+from watchkeeper.telemetry.exporter import Exporter
 from watchkeeper.telemetry.opinions import UNKNOWN, Opinions, Said
 from watchkeeper.telemetry.otlp import export_request
 from watchkeeper.telemetry.segment import Row, SegmentUnreadable, segments
-from watchkeeper.telemetry.sinks import MLFLOW, Dropped, Made, SinkUnavailable, Tray, decoded, defect, refused_record
+from watchkeeper.telemetry.sinks import MLFLOW, Dropped, Made, SinkUnavailable, Tray, decoded
 from watchkeeper.tracking import Tracking
-
-AWAY: Final = frozenset({401, 403, 404, 407, 408, 425, 429, 502, 503, 504})
-"""HTTP answers that say something of the server or of our set-up, and nothing of what we sent."""
-
-TIMEOUT_S: Final = (5.0, 120.0)
-"""To connect, and between two bytes of the answer: MLflow on SQLite may wait 20 s for its lock."""
 
 FRESH_S: Final = 2.0
 """So long the experiment's id is believed. A server that comes back with another database takes longer to start."""
@@ -45,14 +38,6 @@ LOOKED_AT: Final = 100
 """Waiting feedback that is looked at in one go."""
 
 _log = logging.getLogger(__name__)
-
-
-class _Refused(Exception):
-    """The batch was refused. `ours`: before it was sent."""
-
-    def __init__(self, reason: str, *, ours: bool) -> None:
-        super().__init__(reason)
-        self.ours = ours
 
 
 class MlflowSink:
@@ -77,8 +62,9 @@ class MlflowSink:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.limit = limit
-        self._batch = limit
-        self._url = f"{uri}/v1/traces"
+        self._exporter = Exporter(
+            f"{uri}/v1/traces", lambda records: export_request(records), self._headers, limit=limit, strictly="MLflow"
+        )
         self._find_experiment = experiment_id
         self._experiment = ""
         self._found_at: float | None = None
@@ -87,7 +73,6 @@ class MlflowSink:
         self._keeps = keeps
         self._spool = spool
         self._clock = clock
-        self._session = requests.Session()
         self._positions: dict[str, int] = {}
         self._opinions = Opinions(Tracking(uri), again=spool is None)
 
@@ -98,7 +83,7 @@ class MlflowSink:
         return self._positions[tray.uid]
 
     def step(self, tray: Tray) -> int:
-        rows = tray.rows(self.position(tray), limit=self._batch)
+        rows = tray.rows(self.position(tray), limit=self._exporter.batch)
         if not rows:
             return 0
         batch = decoded(rows)
@@ -172,62 +157,14 @@ class MlflowSink:
         return bool(rows)
 
     def _deliver(self, made: Sequence[Made], refused: list[tuple[Row, str]]) -> None:
-        """Sends a batch; of one that is refused its halves, down to the records that are the cause."""
-        if not made:
-            return
         try:
-            self._send([record for _, record in made])
-        except _Refused as refusal:
-            if len(made) > 1:
-                half = len(made) // 2
-                self._deliver(made[:half], refused)
-                self._deliver(made[half:], refused)
-            elif (reason := self._blame(made[0][1], refusal)) is not None:
-                refused.append((made[0][0], reason))
+            self._exporter.deliver(made, refused)
+        except SinkUnavailable:
+            self._found_at = None
+            raise
 
-    def _blame(self, record: Record, refusal: _Refused) -> str | None:
-        """Why a record that was refused alone is dead; None: it is not, but taken now.
-
-        A server that is out of order may refuse everything (MLflow answers 422 to failures of its own), and then no record
-        is to blame. So the same trace is sent with nothing in it: only if that is taken, and the record again not, was it
-        the content: the server may have come to itself between the two. It stays, to say in the UI what became of the
-        request."""
-        if refusal.ours:
-            return str(refusal)
-        try:
-            self._send([refused_record(record)])
-        except _Refused as again:
-            raise self._away(f"takes no trace at all: {again}") from refusal
-        try:
-            self._send([record])
-        except _Refused as again:
-            return str(again)
-        return None
-
-    def _send(self, records: Sequence[Record]) -> None:
-        try:
-            body = export_request(records)
-        except Exception as error:
-            raise _Refused(f"cannot be written as OTLP: {defect(error)}", ours=True) from error
-        headers = {"content-type": "application/x-protobuf", "x-mlflow-experiment-id": self._id()}
-        try:
-            # Where a redirect leads, such as to a page to log in, nothing is kept.
-            answer = self._session.post(self._url, data=body, headers=headers, timeout=TIMEOUT_S, allow_redirects=False)
-        except requests.Timeout as error:
-            self._batch = max(1, self._batch // 2)  # it may just be too much at a time
-            raise self._away(f"did not answer in time: {error}") from error
-        except requests.RequestException as error:
-            raise self._away(f"cannot be reached: {error}") from error
-        if answer.status_code in AWAY or 300 <= answer.status_code < 400:
-            raise self._away(_line(answer))
-        if answer.status_code >= 300:
-            raise _Refused(_line(answer), ours=False)
-        rejected = _rejected(answer)
-        if rejected is None:
-            raise self._away(f"HTTP {answer.status_code}, but not in MLflow's words")
-        if rejected:
-            raise _Refused(f"HTTP {answer.status_code}, but {rejected} spans were rejected", ours=False)
-        self._batch = min(self.limit, self._batch * 2)
+    def _headers(self) -> dict[str, str]:
+        return {"x-mlflow-experiment-id": self._id()}
 
     def _id(self) -> str:
         """The experiment's id: the same name may have another after a restart, with another database."""
@@ -237,31 +174,3 @@ class MlflowSink:
                 _log.warning("MLflow's experiment is %s now, and was %s: is it another database?", found, self._experiment)
             self._experiment, self._found_at = found, self._clock()
         return self._experiment
-
-    def _away(self, what: str) -> SinkUnavailable:
-        self._found_at = None
-        return SinkUnavailable(f"{self._url}: {what}")
-
-
-def _rejected(answer: requests.Response) -> int | None:
-    """How many spans the server says that it did not take, though it answered well; None: it is no answer to OTLP."""
-    kind = answer.headers.get("content-type", "").split(";")[0].strip()
-    try:
-        if kind == "application/json":
-            plain = msgspec.json.decode(answer.content)
-            partial = plain.get("partialSuccess", {}) if isinstance(plain, dict) and "error_code" not in plain else None
-            return int(partial.get("rejectedSpans", 0)) if isinstance(partial, dict) else None
-        if kind == "application/x-protobuf":
-            return int(ExportTraceServiceResponse.FromString(answer.content).partial_success.rejected_spans)
-    except Exception:  # it cannot be read, in whatever way
-        return None
-    return None
-
-
-def _line(answer: requests.Response) -> str:
-    """An answer in a line. Of a database's error only what stands before the statement: its values are what people
-    wrote."""
-    text = " ".join(answer.text.split())
-    for start in ("[SQL", "[parameters"):
-        text = text.partition(start)[0]
-    return f"HTTP {answer.status_code} {text[:300]}"

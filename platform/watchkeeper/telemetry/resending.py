@@ -12,6 +12,7 @@ import msgspec
 
 from watchkeeper.carrying import carrying
 from watchkeeper.settings import Settings
+from watchkeeper.telemetry.collector_sink import CollectorSink
 from watchkeeper.telemetry.dead_letters import DeadLetters, Letterbox
 from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.locks import lock
@@ -60,8 +61,12 @@ def resend(settings: Settings) -> Resent:
         taken: dict[str, int] = {}
         refused: list[Refusal] = []
         errors: dict[str, str] = {}
-        drops = {name: RefusedAgain(dead, name) for name in (MLFLOW, LAKE)}
-        sinks: list[Sink] = [mlflow_of(settings, deliveries, drops[MLFLOW]), LakeSink(lake_of(settings), drops[LAKE])]
+        drops = {name: RefusedAgain(dead, name) for name in (MLFLOW, LAKE, *(one.name for one in settings.collectors))}
+        sinks: list[Sink] = [
+            mlflow_of(settings, deliveries, drops[MLFLOW]),
+            LakeSink(lake_of(settings), drops[LAKE]),
+            *(CollectorSink(one, deliveries, drops[one.name]) for one in settings.collectors),
+        ]
         for sink in sinks:
             name = sink.name
             try:

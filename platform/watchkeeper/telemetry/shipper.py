@@ -25,6 +25,7 @@ from watchkeeper.record import Record
 from watchkeeper.settings import Settings
 from watchkeeper.telemetry.accounts import account
 from watchkeeper.telemetry.adoption import adopt, mend_all
+from watchkeeper.telemetry.collector_sink import CollectorSink
 from watchkeeper.telemetry.dead_letters import DeadLetters
 from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.housekeeping import Housekeeping
@@ -362,6 +363,7 @@ def ship(settings: Settings, *, once: bool, stop: threading.Event) -> int:
     sinks: list[Sink] = [
         mlflow_of(settings, deliveries, Dropped(dead, MLFLOW), keeps=lambda record: keeps(policy, record), spool=spool),
         LakeSink(lake, Dropped(dead, LAKE)),
+        *(CollectorSink(one, deliveries, Dropped(dead, one.name)) for one in settings.collectors),
     ]
     publisher = Publisher(Releases(Tracking(settings.mlflow.uri), settings.mlflow.prompt), settings.data, stop)
     housekeeping = Housekeeping(settings, lake, stop)
