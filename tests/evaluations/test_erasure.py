@@ -23,7 +23,7 @@ from watchkeeper.record import Record, encode
 from watchkeeper.serving.labels import Labels
 from watchkeeper.serving.redact import Redactor
 from watchkeeper.serving.sessions import Sessions
-from watchkeeper.settings import Mlflow, Settings
+from watchkeeper.settings import Collector, Mlflow, Settings
 from watchkeeper.telemetry.dead_letters import DeadLetter, DeadLetters
 from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.segment import FEEDBACK, RECORD
@@ -229,6 +229,16 @@ def test_a_user_whose_name_is_redacted_is_found_under_every_key_and_nobody_else_
     Lake(settings.lake_uri).append("interactions", rows, app_id="redacted", version=1)
     assert look(settings, of_user(mail, redact=now)).requests == 2
     assert look(settings, of_user(mail)).requests == 0, "the name as it came was never stored"
+
+
+def test_that_collectors_have_it_is_said(settings: Settings, tmp_path: Path) -> None:
+    tempo = Collector(name="tempo", url="http://127.0.0.1:9/v1/traces")
+    sending = settings.model_copy(update={"collectors": (tempo,)})
+    done = erase(sending, of_user("ana"), by="the test")
+    assert "these may have been sent to collectors (tempo): delete the traces of these ids there" in done.elsewhere
+    assert not done.complete
+    (empty := tmp_path / "empty").mkdir()
+    assert erase(sending.model_copy(update={"data": empty}), of_user("ana"), by="the test").elsewhere == ()
 
 
 def test_words_go_from_the_reasons_of_windows_that_held_an_erased_request(settings: Settings) -> None:

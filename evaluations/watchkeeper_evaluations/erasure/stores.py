@@ -17,7 +17,7 @@ from watchkeeper.telemetry import erasure as spool_erasure
 from watchkeeper.telemetry.dead_letters import DEAD_LETTERS, DeadLetters
 from watchkeeper.telemetry.opinions import ID
 from watchkeeper.tracking import Tracking, TrackingUnavailable
-from watchkeeper.tracking.deletion import Traces, clean
+from watchkeeper.tracking.deletion import NotOurs, Traces, clean
 from watchkeeper_evaluations.dataset.dataset import without
 from watchkeeper_evaluations.erasure import words
 from watchkeeper_evaluations.erasure.finding import staging
@@ -95,7 +95,16 @@ def database(settings: Settings, selection: Selection, report: Report, alone: bo
     clean(settings)
 
 
-STORES: Final[tuple[Store, ...]] = (sessions, traces_waiting, spool, dead_letters, lake, traces, datasets, runs, database)
+def collectors(settings: Settings, selection: Selection, report: Report, alone: bool) -> None:
+    """What was sent on cannot be called back: it is said where it may be."""
+    if settings.collectors and selection.requests:
+        names = ", ".join(one.name for one in settings.collectors)
+        raise NotOurs(f"these may have been sent to collectors ({names}): delete the traces of these ids there")
+
+
+STORES: Final[tuple[Store, ...]] = (
+    *(sessions, traces_waiting, spool, dead_letters, lake, traces, datasets, runs, database, collectors),
+)
 
 GIVING: Final[tuple[Store, ...]] = (sessions, traces_waiting)
 """Those of them out of which texts come into new requests."""
