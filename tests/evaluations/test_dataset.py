@@ -221,7 +221,7 @@ def test_with_mlflow_away_it_is_one_line(settings: Settings, free_port: Callable
 def test_erased_cases_leave_a_frozen_dataset_frozen_with_a_digest_of_its_own(
     tracking: Tracking, settings: Settings
 ) -> None:
-    ids = [f"{number:032x}" for number in range(4)]
+    ids = [f"{number:032x}" for number in range(5000, 5004)]
     asked = [case(f"Of whom is {name}?", request_id=name, session="s") for name in ids]
     before = create(tracking, settings, "erased-frozen", [*asked, case("By hand")], frozen=True).dataset
     create(tracking, settings, "erased-open", asked[:2])
@@ -243,7 +243,7 @@ def test_erased_cases_leave_a_frozen_dataset_frozen_with_a_digest_of_its_own(
 def test_an_erasure_that_was_cut_off_is_no_change_that_somebody_made(
     tracking: Tracking, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ids = [f"{number:032x}" for number in range(10, 13)]
+    ids = [f"{number:032x}" for number in range(6000, 6003)]
     create(tracking, settings, "cut-off", [case(f"Cut {name}?", request_id=name) for name in ids], frozen=True)
     create(tracking, settings, "changed", [case(f"Changed {name}?", request_id=name) for name in ids], frozen=True)
     datasets = Datasets(tracking, home(settings))
