@@ -109,6 +109,8 @@ def mend(path: Path, why: str) -> int:
     says no more than that theirs is lost."""
     draft, kept = path.with_suffix(".mending"), path.with_suffix(".torn")
     log = path.with_name(f"{path.name}-wal")
+    if not (log.exists() and log.stat().st_size):
+        log = kept.with_name(f"{kept.name}-wal")  # where one who was cut off has put it
     whole = _whole(path, log)
     older, newer = _neighbours(path)
     base = whole.before or (segment.span(older)[1] if older else Tail())
@@ -132,14 +134,14 @@ def mend(path: Path, why: str) -> int:
 
 
 def _keep(path: Path, log: Path, kept: Path, text: str) -> None:
-    """The note first. A log that stayed behind would be read into the new file, so it goes before that comes; what was
-    whole in it is in the draft. Cut off in between, all is found torn again, with less of the log to read at worst."""
+    """The note first. A log that stayed behind would be read into the new file, so it goes before that comes."""
     kept.with_suffix(".torn.txt").write_text(text, encoding="utf-8")
     kept.unlink(missing_ok=True)
     os.link(path, kept)
     with contextlib.suppress(FileNotFoundError):
         os.replace(log, kept.with_name(f"{kept.name}-wal"))
-    path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
+    for ending in ("-wal", "-shm"):
+        path.with_name(f"{path.name}{ending}").unlink(missing_ok=True)
 
 
 def _whole(path: Path, log: Path) -> _Whole:

@@ -271,11 +271,13 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _look_at_size(path: Path) -> None:
-    """An empty file with a log was cut off, and SQLite would delete the log. Raises `SegmentTorn`, `FileNotFoundError`."""
+    """An empty file with a log was cut off, and SQLite would delete the log; one whose log is put aside was being mended.
+    Raises `SegmentTorn`, `FileNotFoundError`."""
     if path.stat().st_size == 0:
-        with contextlib.suppress(FileNotFoundError):
-            if path.with_name(f"{path.name}-wal").stat().st_size:
-                raise SegmentTorn(path, "the file is empty")
+        for log in (path.with_name(f"{path.name}-wal"), path.with_name(f"{path.stem}.torn-wal")):
+            with contextlib.suppress(FileNotFoundError):
+                if log.stat().st_size:
+                    raise SegmentTorn(path, "the file is empty")
 
 
 def _unreadable(path: Path, error: sqlite3.Error) -> SegmentUnreadable:

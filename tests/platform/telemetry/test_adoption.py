@@ -140,6 +140,28 @@ def test_an_empty_file_is_not_taken_for_one_that_was_never_born(tmp_path: Path, 
     assert left.records.keys() <= check(left).keys(), "all of it stood in the log"
 
 
+def test_mending_that_is_cut_off_is_done_again_with_nothing_lost(
+    tmp_path: Path, make_record: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = leave(tmp_path, make_record, 100)
+    (path,) = paths(left.worker)
+    os.truncate(path, 0)
+
+    def cut_off(source: Path, target: Path) -> None:
+        if source.suffix == ".mending":
+            raise OSError("killed")
+        shutil.move(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("watchkeeper.telemetry.adoption.os.replace", cut_off)
+        with pytest.raises(OSError, match="killed"):
+            adopt(left.worker)
+    assert not path.with_name(f"{path.name}-wal").exists()
+    assert list(segments(left.folder).torn) == [path]
+    adopt(left.worker)
+    assert left.records.keys() <= {row.request_id for row in read(left.folder)}
+
+
 def test_a_worker_starts_on_a_torn_file_and_goes_on(tmp_path: Path, make_record: Make) -> None:
     left = leave(tmp_path, make_record, 100, folded=True)
     (path,) = paths(left.worker)
