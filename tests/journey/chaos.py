@@ -39,13 +39,15 @@ BALLAST: Final = "ballast"
 @dataclass
 class Clients:
     """What clients saw. `answered`: ids of answers that came whole, with HTTP 200, and the number asked; `said`: ids of
-    feedback that was taken; `refused`: other answers by status, 0 where the connection broke off."""
+    feedback that was taken; `refused`: other answers by status, 0 where the connection broke off;
+    `reasons`: what those said."""
 
     url: str
     pause_s: float
     answered: dict[str, int] = field(default_factory=dict)
     said: dict[str, str] = field(default_factory=dict)
     refused: Counter[int] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
     stopping: bool = False
 
     def run(self) -> None:
@@ -79,6 +81,7 @@ class Clients:
             name = response.headers.get("x-request-id", "")
             if response.status != 200 or not _whole(text, stream):
                 self.refused[response.status] += 1
+                self.reasons[_reason(text)] += 1
                 await asyncio.sleep(0.1)
                 return
         self.answered[name] = number
@@ -87,6 +90,13 @@ class Clients:
             async with session.post(f"{self.url}/v1/feedback", json=said) as response:
                 if response.status == 200:
                     self.said[(await response.json())["id"]] = name
+
+
+def _reason(text: str) -> str:
+    """The end of an error's message: what lacks, and no path before it."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return str(json.loads(text)["error"]["message"]).rsplit(": ", 1)[-1]
+    return "cut off"
 
 
 def _whole(text: str, stream: bool) -> bool:

@@ -112,7 +112,7 @@ def test_whatever_breaks_no_answered_request_is_missing_or_doubled(
     tell(
         capsys,
         f"chaos: {dict(faults)} in {time.monotonic() - began:.0f} s; {len(clients.answered)} requests answered, "
-        f"refused {dict(clients.refused)}, {len(clients.said)} feedback taken, "
+        f"refused {dict(clients.refused)} ({dict(clients.reasons)}), {len(clients.said)} feedback taken, "
         f"starts { ({name: process.starts for name, process in made.processes.items()}) }",
     )
     began = time.monotonic()

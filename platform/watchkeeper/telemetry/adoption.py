@@ -9,7 +9,6 @@ Only the holder of a worker's lock touches the segment that the worker may be wr
 
 import contextlib
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count, pairwise
 from pathlib import Path
@@ -26,6 +25,7 @@ from watchkeeper.telemetry.segment import (
     ADD_RECORD,
     ERASED,
     FEEDBACK,
+    ID,
     LOCK,
     MENDED,
     RECORD,
@@ -40,7 +40,6 @@ from watchkeeper.telemetry.segment import (
 TORN: Final = "torn"
 """The `error` of a record that stands for one that was lost with a torn file: whatever was answered is not known."""
 
-_ID: Final = re.compile(r"[0-9a-f]{32}")
 _BODIES: Final[dict[str, Callable[[bytes], object]]] = {
     RECORD: decode,
     FEEDBACK: decode_feedback,
@@ -148,11 +147,11 @@ def _whole(path: Path, log: Path) -> _Whole:
     found = _Whole({}, {})
     for number, values in pages.rows(path, log):
         match values:
-            case (None, str(name), int(at)) if _ID.fullmatch(name):
+            case (None, str(name), int(at)) if ID.fullmatch(name):
                 found.accepts[number] = (number, name, at)
-            case (None, str(name), int(at), str(kind), bytes(body)) if _ID.fullmatch(name) and _sound(kind, body):
+            case (None, str(name), int(at), str(kind), bytes(body)) if ID.fullmatch(name) and _sound(kind, body):
                 found.rows[number] = Row(number, name, at, kind, body)
-            case (str(uid), int(accepted), int(records)) if _ID.fullmatch(uid):
+            case (str(uid), int(accepted), int(records)) if ID.fullmatch(uid):
                 found.before = Tail(accepted, records)
     return found
 

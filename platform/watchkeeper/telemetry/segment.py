@@ -11,9 +11,10 @@ request that it speaks of. Knows nothing of where rows go. Standard library and 
 """
 
 import contextlib
+import re
 import sqlite3
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -43,6 +44,9 @@ UNSAID: Final = "unsaid"
 IS_RECORD: Final = f"kind IN ('{RECORD}', '{ERASED}')"
 """SQL: the row is its request's record."""
 
+ID: Final = re.compile(r"[0-9a-f]{32}")
+"""Of a request, and of a segment."""
+
 # PRAGMA user_version says how far a file has come; SQLite sets it to 0.
 UNBORN: Final = 0
 OPEN: Final = 1
@@ -64,8 +68,14 @@ UNANSWERED: Final = (
 )
 
 
-TORN_CODES: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
-"""What SQLite says of a file that is no (whole) database; the last: that a table is not there. All else may pass."""
+TORN_CODES: Final = frozenset(
+    {
+        *(sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR),
+        *(sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG),
+    }
+)
+"""What SQLite says of a file that is no (whole) database: also that a table is not there, or holds what it cannot hold. All
+else may pass."""
 
 
 class SegmentUnreadable(Exception):
@@ -122,12 +132,16 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
         Raises `SegmentUnreadable`, and `FileNotFoundError` once the segment is retired.
         """
         found: list[Row] = []
+        last = after  # of a damaged tree SQLite may give anything, also the same rows for ever
         sql = "SELECT * FROM records WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?"
         with reading(self.path) as database:
             try:
                 for row in database.execute(sql, (after, self.last if upto is None else upto, limit)):
+                    if not (row[0] > last and _is_row(row)):
+                        raise SegmentTorn(self.path, "its rows are no rows, or out of order")
                     found.append(Row(*row))
-            except sqlite3.DatabaseError:
+                    last = row[0]
+            except (sqlite3.DatabaseError, UnicodeDecodeError, SegmentTorn):
                 if not found:
                     raise
         return found
@@ -137,7 +151,10 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
         with reading(self.path) as database:
             accepted = [name for (name,) in database.execute("SELECT request_id FROM accepted ORDER BY sequence")]
             sql = f"SELECT sequence, request_id FROM records WHERE {IS_RECORD} ORDER BY sequence"
-            return accepted, database.execute(sql).fetchall()
+            records = database.execute(sql).fetchall()
+        if not all(map(_is_id, (*accepted, *(name for _, name in records)))):
+            raise SegmentTorn(self.path, "its ids are no ids")
+        return accepted, records
 
     def count(self, after: int) -> int:
         """How many records come after `after`. Raises as `rows` does."""
@@ -255,6 +272,15 @@ def _look(path: Path, superseded: bool) -> Segment | None:
         )
 
 
+def _is_id(name: object) -> bool:
+    return isinstance(name, str) and ID.fullmatch(name) is not None
+
+
+def _is_row(row: Sequence[object]) -> bool:
+    _, name, at, kind, body = row
+    return _is_id(name) and isinstance(at, int) and isinstance(kind, str) and isinstance(body, bytes)
+
+
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """One moment of a segment, read only. Raises `SegmentUnreadable`, `FileNotFoundError`."""
@@ -264,7 +290,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
             database.execute("PRAGMA query_only = 1")
             database.execute("BEGIN")
             yield database
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         if not path.exists():
             raise FileNotFoundError(str(path)) from error
         raise _unreadable(path, error) from error
@@ -280,7 +306,9 @@ def _look_at_size(path: Path) -> None:
                     raise SegmentTorn(path, "the file is empty")
 
 
-def _unreadable(path: Path, error: sqlite3.Error) -> SegmentUnreadable:
+def _unreadable(path: Path, error: sqlite3.Error | UnicodeDecodeError) -> SegmentUnreadable:
+    if isinstance(error, UnicodeDecodeError):
+        return SegmentTorn(path, "a text in it is none")
     code = getattr(error, "sqlite_errorcode", None)
     if code is not None and code & 0xFF in TORN_CODES:
         return SegmentTorn(path, str(error))
@@ -380,7 +408,7 @@ def end(path: Path) -> int | None:
         with contextlib.closing(_connect(path)) as database:
             if _state(database) != UNBORN:
                 return seal(database, path.parent.name)
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         unreadable = _unreadable(path, error)
         if isinstance(unreadable, SegmentTorn):
             raise unreadable from error

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import os
 import queue
-import re
 import sqlite3
 import threading
 import time
@@ -27,7 +26,7 @@ from watchkeeper.telemetry import room, segment
 from watchkeeper.telemetry.adoption import finish
 from watchkeeper.telemetry.locks import lock
 from watchkeeper.telemetry.room import MAX_BYTES
-from watchkeeper.telemetry.segment import ADD_ACCEPT, ADD_RECORD, FEEDBACK, RECORD, Durability, SegmentUnreadable, Tail
+from watchkeeper.telemetry.segment import ADD_ACCEPT, ADD_RECORD, FEEDBACK, ID, RECORD, Durability, SegmentUnreadable, Tail
 
 SEGMENT_BYTES: Final = 64 << 20
 BATCH: Final = 2_000
@@ -62,8 +61,6 @@ ROW_BYTES: Final = 120
 
 YEAR_10000: Final = 253_402_300_800_000_000
 """µs since the epoch: a table partitioned by a later date cannot be read any more."""
-
-_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class SpoolFull(Exception):
@@ -228,7 +225,7 @@ class Spool:
 
     def _hold(self, entry: _Entry) -> None:
         # What SQLite or the lake cannot take would spoil what comes with it and after it: it must not get in.
-        if _ID.fullmatch(entry.request_id) is None or not 0 <= entry.received_at < YEAR_10000:
+        if ID.fullmatch(entry.request_id) is None or not 0 <= entry.received_at < YEAR_10000:
             raise ValueError(f"not a request's id and time: {entry.request_id!r}, {entry.received_at!r}")
         if self._closed:
             raise SpoolFull("the spool is closed")
