@@ -1,6 +1,6 @@
 """One request after the other is logged, by the gateway's own parts or by MLflow's SDK: the same nine spans and texts, a
 session and a tag. Each its own process, so that neither pays for the other's threads:
-`python clients.py ours SPOOL REQUESTS DURABILITY record|bare PAUSE_S` or
+`python clients.py ours SPOOL REQUESTS DURABILITY redacted|raw PAUSE_S` or
 `python clients.py sdk URI EXPERIMENT REQUESTS PAUSE_S`.
 Prints one JSON document (`Cost`).
 """
@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from watchkeeper.record import Message, Scalar, Source, StageName, Verdict
+from watchkeeper.record import Message, Redact, Scalar, Source, StageName, Verdict
 from watchkeeper.release import BUILTIN
 from watchkeeper.serving.failure import freeze
 from watchkeeper.serving.journey import Journey, Span
@@ -96,20 +96,28 @@ def journey() -> Journey:
     return done
 
 
-async def ours(folder: Path, requests: int, durability: str, pause_s: float, *, make: bool) -> Cost:
-    """`make`: the record is redacted and made in what is measured, as it is in the gateway; else it is there already."""
-    redact = Redactor()
+class Unredacted:
+    """A redactor that finds nothing and does not look."""
+
+    def __call__(self, text: str) -> tuple[str, dict[str, int]]:
+        return text, {}
+
+    def name(self, text: str) -> str:
+        return text
+
+
+async def ours(folder: Path, requests: int, durability: str, pause_s: float, *, redacted: bool) -> Cost:
+    """`redacted`: as the gateway does; else the record is made of the texts as they are, which is what the SDK does."""
+    redact: Redact = Redactor() if redacted else Unredacted()
     spool = Spool.open(folder, "bench", durability="power" if durability == "power" else "process")
     journeys = [journey() for _ in range(requests)]
-    ready = [] if make else [freeze(one, redact) for one in journeys]
     busy: list[float] = []
     waits: list[float] = []
     began_at, thread, process = time.time(), time.thread_time(), time.process_time()
-    for at, one in enumerate(journeys):
+    for one in journeys:
         begun = time.perf_counter()
         spool.accept(one.request_id, one.received_at)
-        record = freeze(one, redact) if make else ready[at]
-        appending = asyncio.ensure_future(spool.append(record))
+        appending = asyncio.ensure_future(spool.append(freeze(one, redact)))
         await asyncio.sleep(0)  # a whole turn of the loop, in which the record is encoded and handed over
         waiting = time.perf_counter()
         await appending
@@ -213,8 +221,8 @@ def main(arguments: Sequence[str]) -> Cost:
     if arguments[0] == "ours":
         import uvloop
 
-        _, folder, requests, durability, make, pause_s = arguments
-        return uvloop.run(ours(Path(folder), int(requests), durability, float(pause_s), make=make == "record"))
+        _, folder, requests, durability, way, pause_s = arguments
+        return uvloop.run(ours(Path(folder), int(requests), durability, float(pause_s), redacted=way == "redacted"))
     _, uri, experiment, requests, pause_s = arguments
     return sdk(uri, experiment, int(requests), float(pause_s))
 

@@ -1,6 +1,6 @@
 """LiteLLM's proxy as a peer, in a virtual environment of its own: one worker, a key, no guards.
 
-The environment is made once, in the folder that WATCHKEEPER_BENCH_PEERS names (else under the system's temporary folder).
+The environment is made once, in the folder that BENCH_PEERS names (else under the system's temporary folder).
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import Final
 from servers import free_port, process
 
 PINS: Final = Path(__file__).with_name("litellm.txt")
-PEERS: Final = "WATCHKEEPER_BENCH_PEERS"
+PEERS: Final = "BENCH_PEERS"
 KEY: Final = "sk-bench"
 INSTALL_S: Final = 900
 

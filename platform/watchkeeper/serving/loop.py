@@ -113,5 +113,5 @@ class Loop:
             await deltas.aclose()
 
     async def _remember(self, journey: Journey) -> None:
-        if journey.error is None and journey.delivered:
+        if self.parts.settings.stages.ground and journey.error is None and journey.delivered:
             await ground.remember(journey, self.parts)
