@@ -67,8 +67,8 @@ class Child:
             return f"{self.name} ended with code {self._process.returncode}; starting it again (log: {self.log})"
         if now >= self._again_at:
             self._again_at = 0.0
-            self.restarts += 1
             self.start()
+            self.restarts += 1  # what is counted has happened
         return None
 
     def ready(self) -> bool:
