@@ -164,9 +164,9 @@ def test_what_is_personal_in_a_file_is_nowhere_afterwards(place: Place, tmp_path
     file = tmp_path / "personal.jsonl"
     line = {"prompt": f"I am {MAIL}, who else?", "reference": f"Ask {MAIL}.", "session": MAIL, "tags": {"who": MAIL}}
     file.write_text(json.dumps(line) + "\n")
-    done = place("import", "personal", str(file))
+    done = place("import", "personal", str(file))  # the session is a name: it becomes another one, and is not counted
     assert done.returncode == 0
-    assert "redacted before it was stored: 4 EMAIL" in done.stderr
+    assert "redacted before it was stored: 3 EMAIL" in done.stderr
     everything = [path for path in place.settings.data.rglob("*") if path.is_file()]
     assert any(path.name.startswith("mlflow.db") for path in everything)
     assert [path for path in everything if b"jane.roe" in path.read_bytes()] == []
