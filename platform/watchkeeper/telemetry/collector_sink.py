@@ -14,7 +14,7 @@ from watchkeeper.settings import Collector
 from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.exporter import Exporter
 from watchkeeper.telemetry.genai import export_request
-from watchkeeper.telemetry.sinks import Dropped, SinkUnavailable, Tray, decoded
+from watchkeeper.telemetry.sinks import Dropped, Progress, SinkUnavailable, Tray, decoded
 
 LIMIT: Final = 100
 """Requests at a time: collectors refuse bodies of more than some megabytes."""
@@ -30,15 +30,11 @@ class CollectorSink:
         self.limit = limit
         self._collector = collector
         self._exporter = Exporter(collector.url, self._write, self._headers, limit=limit)
-        self._deliveries = deliveries
         self._dropped = dropped
-        self._positions: dict[str, int] = {}
+        self._progress = Progress(deliveries, self.name)
 
     def position(self, tray: Tray) -> int:
-        if tray.uid not in self._positions:
-            found = self._deliveries.cursor(self.name, tray.uid)
-            self._positions[tray.uid] = max(found, tray.first - 1)
-        return self._positions[tray.uid]
+        return self._progress.position(tray)
 
     def step(self, tray: Tray) -> int:
         rows = tray.rows(self.position(tray), limit=self._exporter.batch)
@@ -48,8 +44,7 @@ class CollectorSink:
         refused = batch.refused
         self._exporter.deliver([made for made in batch.records if made[1].source == "gateway"], refused)
         self._dropped(tray, refused)
-        self._deliveries.advance(self.name, tray.uid, rows[-1].sequence)
-        self._positions[tray.uid] = rows[-1].sequence
+        self._progress.advance(tray, rows[-1].sequence)
         return len(rows)
 
     def tend(self) -> None:

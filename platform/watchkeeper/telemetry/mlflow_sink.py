@@ -23,7 +23,7 @@ from watchkeeper.telemetry.exporter import Exporter
 from watchkeeper.telemetry.opinions import UNKNOWN, Opinions, Said
 from watchkeeper.telemetry.otlp import export_request
 from watchkeeper.telemetry.segment import Row, SegmentUnreadable, segments
-from watchkeeper.telemetry.sinks import MLFLOW, Dropped, Made, SinkUnavailable, Tray, decoded
+from watchkeeper.telemetry.sinks import MLFLOW, Dropped, Made, Progress, SinkUnavailable, Tray, decoded
 from watchkeeper.tracking import Tracking
 
 FRESH_S: Final = 2.0
@@ -73,14 +73,11 @@ class MlflowSink:
         self._keeps = keeps
         self._spool = spool
         self._clock = clock
-        self._positions: dict[str, int] = {}
+        self._progress = Progress(deliveries, self.name)
         self._opinions = Opinions(Tracking(uri), again=spool is None)
 
     def position(self, tray: Tray) -> int:
-        if tray.uid not in self._positions:
-            found = self._deliveries.cursor(self.name, tray.uid)
-            self._positions[tray.uid] = max(found, tray.first - 1)
-        return self._positions[tray.uid]
+        return self._progress.position(tray)
 
     def step(self, tray: Tray) -> int:
         rows = tray.rows(self.position(tray), limit=self._exporter.batch)
@@ -101,8 +98,7 @@ class MlflowSink:
             now = self._clock()
             self._dropped.wait(tray, waits, UNKNOWN, int((now + FIRST_WAIT_S) * 1e6))
         self._dropped(tray, batch.refused)
-        self._deliveries.advance(self.name, tray.uid, rows[-1].sequence, spared)
-        self._positions[tray.uid] = rows[-1].sequence
+        self._progress.advance(tray, rows[-1].sequence, spared)
         if self._dropped.store.waiting():
             arrived = [made[1].request_id for made in batch.records]
             self._dropped.store.hasten(self.name, arrived, int(self._clock() * 1e6))

@@ -7,7 +7,7 @@ others. Knows nothing of threads, of waiting or of when a segment may go.
 
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
@@ -21,6 +21,7 @@ from watchkeeper.lake.lake import Lake
 from watchkeeper.lake.rollup import roll_up_rows
 from watchkeeper.record import Record, decode
 from watchkeeper.telemetry.dead_letters import DeadLetter, DeadLetters
+from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.opinions import Said
 from watchkeeper.telemetry.segment import ERASED, FEEDBACK, RECORD, UNSAID, Row, unanswered
 
@@ -62,6 +63,26 @@ class Tray(Protocol):
     def rows(self, after: int, *, limit: int = -1, upto: int | None = None) -> list[Row]:
         """Those with `after` < sequence <= `upto`, in order, at most `limit`."""
         ...
+
+
+class Progress:
+    """How far a sink has come in each tray, where the ledger keeps it for a sink that cannot."""
+
+    def __init__(self, deliveries: Deliveries, sink: str) -> None:
+        self._deliveries = deliveries
+        self._sink = sink
+        self._positions: dict[str, int] = {}
+
+    def position(self, tray: Tray) -> int:
+        if tray.uid not in self._positions:
+            found = self._deliveries.cursor(self._sink, tray.uid)
+            self._positions[tray.uid] = max(found, tray.first - 1)
+        return self._positions[tray.uid]
+
+    def advance(self, tray: Tray, sequence: int, sampled_out: Iterable[str] = ()) -> None:
+        """In one step with what the sink was spared on the way there."""
+        self._deliveries.advance(self._sink, tray.uid, sequence, sampled_out)
+        self._positions[tray.uid] = sequence
 
 
 class Sink(Protocol):
