@@ -14,7 +14,7 @@ from typing import Final
 import requests
 
 from watchkeeper.settings import Mlflow, Settings
-from watchkeeper.tracking import server_command
+from watchkeeper.tracking import BEHIND, server_command
 
 START_S: Final = 180.0
 STOP_S: Final = 60.0
@@ -101,10 +101,10 @@ def whole_traces(folder: Path, experiment: str, spans: int) -> int:
 
 @contextlib.contextmanager
 def shipper(config: Path) -> Iterator[int]:
-    """A shipper with the settings of `config`, whose data folder is beside it. Yields its process id."""
+    """A shipper as `watchkeeper up` starts it, whose data folder is beside `config`. Yields its process id."""
     status = config.parent / "data" / "shipper.json"
     status.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "watchkeeper", "ship", "--config", str(config)]
+    command = [*BEHIND, sys.executable, "-m", "watchkeeper", "ship", "--config", str(config)]
     with running(command, status.is_file, config.parent / "shipper.log") as pid:
         yield pid
 

@@ -102,19 +102,19 @@ class Child:
 
 def children(settings: Settings, config: Path | None) -> list[Child]:
     """The processes that this set-up needs, in the order in which they stop."""
-    from watchkeeper.tracking import server_command
+    from watchkeeper.tracking import BEHIND, server_command
 
-    def ours(name: str, ready_url: str | None) -> Child:
+    def ours(name: str, ready_url: str | None, before: Sequence[str] = ()) -> Child:
         options = ["--data", str(settings.data), *(["--config", str(config)] if config else [])]
-        command = [sys.executable, "-m", "watchkeeper", name, *options]
+        command = [*before, sys.executable, "-m", "watchkeeper", name, *options]
         return Child(name, command, settings.data / "logs" / f"{name}.log", env={}, ready_url=ready_url)
 
     gateway, board = settings.gateway, settings.dashboard
     found = [
         # Not `ready`: a full spool is emptied by the shipper, which must be kept running.
         ours("serve", f"http://{gateway.host}:{gateway.port}/health/live"),
-        ours("ship", None),
-        ours("schedule", None),
+        ours("ship", None, BEHIND),
+        ours("schedule", None, BEHIND),
         ours("dashboard", f"http://{board.host}:{board.port}/health/live"),
     ]
     if settings.starts_model:

@@ -4,7 +4,7 @@ Sets nothing in MLflow that other code would see (no tracking URI, no active exp
 threads.
 """
 
-from watchkeeper.tracking.server import server_command
+from watchkeeper.tracking.server import BEHIND, server_command
 from watchkeeper.tracking.tracking import TRACE_PREFIX, Tracking, TrackingUnavailable
 
-__all__ = ["TRACE_PREFIX", "Tracking", "TrackingUnavailable", "server_command"]
+__all__ = ["BEHIND", "TRACE_PREFIX", "Tracking", "TrackingUnavailable", "server_command"]
