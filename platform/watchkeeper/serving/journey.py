@@ -15,7 +15,7 @@ from watchkeeper.record import Message, Record, Redact, Scalar, Source, Stage, S
 from watchkeeper.release import Release
 from watchkeeper.serving.redacted import redacted_record
 from watchkeeper.serving.request import ChatRequest, Refused, Turn
-from watchkeeper.serving.upstreams import Delta
+from watchkeeper.serving.wire import Delta
 from watchkeeper.settings import Upstream
 
 INSTRUCTING = ("system", "developer")

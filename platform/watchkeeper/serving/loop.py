@@ -25,7 +25,7 @@ from watchkeeper.serving.stages import (
 )
 from watchkeeper.serving.stages.stage import Stage
 from watchkeeper.serving.stream import Windows
-from watchkeeper.serving.upstreams import Delta, UpstreamFailed
+from watchkeeper.serving.wire import Delta, UpstreamFailed
 
 BEFORE: Final[tuple[Stage, ...]] = (admit.STAGE, preprocess.STAGE, embed.STAGE, ground.STAGE, guard_in.STAGE, route.STAGE)
 AFTER: Final[tuple[Stage, ...]] = (check.STAGE, guard_out.STAGE, postprocess.STAGE)

@@ -20,7 +20,7 @@ from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.redact import Redactor
 from watchkeeper.serving.request import ChatRequest
 from watchkeeper.serving.stream import Windows
-from watchkeeper.serving.upstreams import Delta
+from watchkeeper.serving.wire import Delta
 from watchkeeper.settings import Guards, Settings
 
 LEAKY = (

@@ -7,7 +7,7 @@ from watchkeeper.record import Message
 from watchkeeper.serving.journey import INSTRUCTING, Journey, Span
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.request import Turn
-from watchkeeper.serving.upstreams import Delta, UpstreamFailed
+from watchkeeper.serving.wire import Delta, UpstreamFailed
 from watchkeeper.settings import Upstream
 
 

@@ -1,0 +1,133 @@
+"""What an upstream says: its HTTP answer, plain, streamed or a refusal, as deltas or as `UpstreamFailed`.
+
+OpenAI's chat completions as others speak them: whatever is missing or odd costs as little of the answer as it can. Knows
+nothing of which upstream is asked, or why.
+"""
+
+import math
+import re
+from collections.abc import AsyncGenerator
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+
+from watchkeeper.settings import Upstream
+
+CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+"""An upstream's own code for what went wrong."""
+LONGEST_NAME: Final = 200
+MOST_TOKENS: Final = 1 << 40
+
+
+class UpstreamFailed(Exception):
+    """`retryable`: another upstream may do better. `status`, `code`, `message`: for the client, in OpenAI's terms."""
+
+    def __init__(self, status: int, code: str, message: str, *, retryable: bool, retry_after: int | None = None):
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.retryable = retryable
+        self.retry_after = retry_after
+
+
+class Delta(msgspec.Struct, frozen=True):
+    """A piece of an answer. A plain answer is one delta that holds it all. `usage`: (input, output) tokens.
+    `extra`: fields of the message besides role and content (tool calls), as they came."""
+
+    text: str = ""
+    finish_reason: str | None = None
+    usage: tuple[int, int] | None = None
+    model: str | None = None
+    extra: dict[str, Any] = {}
+
+
+def refusal(upstream: Upstream, status: int, body: bytes, retry_after: str | None) -> UpstreamFailed:
+    """An upstream's error answer: 4xx is the request's fault and passed on, but for those that say the upstream is busy
+    (408, 429) or that our own set-up is wrong (401, 403, 404), which another upstream may not share."""
+    code, message = "upstream_error", f"upstream {upstream.name} answered with HTTP {status}"
+    try:
+        error = msgspec.json.decode(body)["error"]
+        message = str(error.get("message") or message)
+        given = error.get("code")
+        if isinstance(given, str) and CODE.fullmatch(given):  # it gets into the record, where no text of anyone's may stand
+            code = given
+    except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
+        pass  # not in OpenAI's shape: the status says enough
+    if status in (400, 413, 422):
+        return UpstreamFailed(status, code, message, retryable=False)
+    if status == 429:
+        wait = int(retry_after) if retry_after and retry_after.isdigit() else 1
+        return UpstreamFailed(429, "rate_limit_exceeded", message, retryable=True, retry_after=wait)
+    return UpstreamFailed(502, "upstream_error", f"upstream {upstream.name}: {message}", retryable=True)
+
+
+def _broken(upstream: Upstream, what: str) -> UpstreamFailed:
+    return UpstreamFailed(502, "upstream_error", f"upstream {upstream.name} {what}", retryable=True)
+
+
+def _name(given: object) -> str | None:
+    """A name as far as it is one: what an upstream says here gets into the record."""
+    return given[:LONGEST_NAME] if isinstance(given, str) else None
+
+
+def _usage(plain: dict[str, Any]) -> tuple[int, int] | None:
+    usage = plain.get("usage")
+    if not isinstance(usage, dict):
+        return None
+    return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+
+
+def _count(given: object) -> int:
+    """A number of tokens as far as it is one, else 0: an answer is worth more than what is wrong with its bill."""
+    if isinstance(given, bool) or not isinstance(given, int | float | str):
+        return 0
+    try:
+        number = float(given)
+    except (ValueError, OverflowError):
+        return 0
+    return int(min(number, MOST_TOKENS)) if math.isfinite(number) and number > 0 else 0
+
+
+def completion(upstream: Upstream, body: bytes) -> Delta:
+    try:
+        plain = msgspec.json.decode(body)
+        choice = plain["choices"][0]
+        message = choice["message"]
+        extra = {key: value for key, value in message.items() if key not in ("role", "content") and value is not None}
+        content, reason = message.get("content") or "", _name(choice.get("finish_reason"))
+        return Delta(content, reason, _usage(plain), _name(plain.get("model")), extra)
+    except (msgspec.DecodeError, KeyError, IndexError, TypeError, AttributeError):
+        raise _broken(upstream, "answered with something that is not a chat completion") from None
+
+
+async def events(upstream: Upstream, content: aiohttp.StreamReader) -> AsyncGenerator[Delta, None]:
+    """Server-sent events → deltas. Raises `UpstreamFailed` when the stream ends before it says [DONE]."""
+    buffer = b""
+    async for block in content.iter_any():
+        buffer += block
+        *lines, buffer = buffer.split(b"\n")
+        for line in lines:
+            data = line.strip()
+            if not data.startswith(b"data:"):
+                continue
+            data = data[5:].strip()
+            if data == b"[DONE]":
+                return
+            yield _chunk(upstream, data)
+    raise _broken(upstream, "ended its stream early")
+
+
+def _chunk(upstream: Upstream, data: bytes) -> Delta:
+    try:
+        plain = msgspec.json.decode(data)
+        if "error" in plain:
+            raise _broken(upstream, f"failed in mid-answer: {plain['error'].get('message', '')}")
+        choice = plain["choices"][0] if plain.get("choices") else {}
+        piece = choice.get("delta") or {}
+        extra = {key: value for key, value in piece.items() if key not in ("role", "content") and value is not None}
+        content, reason = piece.get("content") or "", _name(choice.get("finish_reason"))
+        return Delta(content, reason, _usage(plain), _name(plain.get("model")), extra)
+    except (msgspec.DecodeError, KeyError, IndexError, TypeError, AttributeError):
+        raise _broken(upstream, "sent a chunk that is not a chat completion") from None

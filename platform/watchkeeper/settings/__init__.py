@@ -1,0 +1,51 @@
+"""The settings: one frozen `Settings`, from `watchkeeper.toml` and the environment. Sections by what they are about:
+serving.py, keeping.py, watching.py; the kinds of their values in values.py; settings.py reads them."""
+
+from watchkeeper.settings.keeping import Collector, Lake, Mlflow, Retention, Sampling
+from watchkeeper.settings.serving import (
+    Encoder,
+    Gateway,
+    Guards,
+    Knowledge,
+    Model,
+    Price,
+    Redaction,
+    RedactionStyle,
+    Stages,
+    Traces,
+    Upstream,
+)
+from watchkeeper.settings.settings import PREFIX, Settings, SettingsError, as_toml, line_of, load
+from watchkeeper.settings.values import seconds
+from watchkeeper.settings.watching import Alerts, Dashboard, Evaluations, Objectives, ScheduledJob
+
+__all__ = [
+    "PREFIX",
+    "Alerts",
+    "Collector",
+    "Dashboard",
+    "Encoder",
+    "Evaluations",
+    "Gateway",
+    "Guards",
+    "Knowledge",
+    "Lake",
+    "Mlflow",
+    "Model",
+    "Objectives",
+    "Price",
+    "Redaction",
+    "RedactionStyle",
+    "Retention",
+    "Sampling",
+    "ScheduledJob",
+    "Settings",
+    "SettingsError",
+    "Stages",
+    "Traces",
+    "Upstream",
+    "as_toml",
+    "line_of",
+    "load",
+    "seconds",
+]

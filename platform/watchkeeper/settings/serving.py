@@ -1,0 +1,160 @@
+"""Settings of what answers: gateway, models, knowledge, guards, and what becomes of personal data."""
+
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, model_validator
+
+from watchkeeper.settings.values import Duration, HttpUrl, Port, Section
+
+MIN_SPOOL_BYTES: Final = 16_000_000
+"""Less would be the logs of a few idle workers."""
+
+
+class Gateway(Section):
+    """`durability`: an answer outlives the process's death, or also the machine's. `max_spool_bytes`: what the files of all
+    workers may come to; near it, requests are refused until the shipper has made room."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    durability: Literal["process", "power"] = "process"
+    max_body_bytes: Annotated[int, Field(ge=1_000)] = 2_000_000
+    max_in_flight: Annotated[int, Field(ge=1)] = 256
+    max_spool_bytes: Annotated[int, Field(ge=MIN_SPOOL_BYTES)] = 4_000_000_000
+
+    @property
+    def url(self) -> str:
+        """Where a process on this machine finds it: bound to every address, it answers on loopback too."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+class Traces(Section):
+    """Other people's traces (`POST /v1/traces`). `settle`: how long nothing must have come of a trace whose root is there,
+    until it is recorded; `idle`: of one without a root. `max_waiting_bytes`: beyond it, exports are refused until some are
+    recorded; `max_body_bytes`: of one export, also when it is unpacked."""
+
+    settle: Duration = "5s"
+    idle: Duration = "5m"
+    max_body_bytes: Annotated[int, Field(ge=1_000)] = 16_000_000
+    max_waiting_bytes: Annotated[int, Field(ge=1_000_000)] = 512_000_000
+
+
+class Price(Section):
+    """USD per million tokens."""
+
+    input: Annotated[float, Field(ge=0)] = 0.0
+    output: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Upstream(Section):
+    """Anything that speaks the OpenAI API. `context`: its window in tokens; `timeout`: until it has answered whole."""
+
+    name: Annotated[str, Field(min_length=1)]
+    base_url: HttpUrl
+    model: Annotated[str, Field(min_length=1)]
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    api_key_env: str | None = None
+    price: Price = Price()
+    context: Annotated[int, Field(ge=1)] = 8192
+    timeout: Duration = "5m"
+
+
+class Model(Section):
+    """The embedded chat model: `name` of the packaged one, a folder, or a hub model's name."""
+
+    name: str = "smollm2-135m-instruct"
+    host: str = "127.0.0.1"
+    port: Port = 8091
+    threads: Annotated[int, Field(ge=0)] = 0
+    price: Price = Price()
+
+
+class Encoder(Section):
+    """`base_url` of another OpenAI-compatible encoder, or host, port and model of ours."""
+
+    base_url: HttpUrl | None = None
+    model: str = "all-minilm-l6-v2"
+    host: str = "127.0.0.1"
+    port: Port = 8092
+    threads: Annotated[int, Field(ge=0)] = 1
+    api_key_env: str | None = None
+
+    @property
+    def url(self) -> str:
+        """Where `/v1/embeddings` is found (ends in `/v1`)."""
+        return self.base_url or f"http://{self.host}:{self.port}/v1"
+
+
+class Stages(Section):
+    """Which stages run; admit, route and generate always do."""
+
+    preprocess: bool = True
+    embed: bool = True
+    ground: bool = True
+    guard_in: bool = True
+    check: bool = True
+    guard_out: bool = True
+    postprocess: bool = True
+
+
+class Knowledge(Section):
+    folders: tuple[Path, ...] = ()
+
+
+class Guards(Section):
+    """`denied_topics`: a topic's name and phrases that describe it (policy); `streaming`: hold the whole answer back,
+    release it in windows that were judged, or audit only (never blocks)."""
+
+    denied_topics: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    streaming: Literal["hold", "window", "audit"] = "window"
+
+
+RedactionStyle = Literal["mask", "hash", "keep"]
+
+
+def _known_categories(given: object) -> object:
+    """Categories are known by their names only: one that is misspelt would go on being masked, or kept."""
+    known = [name for name in Redaction.model_fields if name.isupper()]
+    if isinstance(given, dict):
+        # The environment's variables come in small letters.
+        named = {name.upper() if name.upper() in known else name: value for name, value in given.items()}
+        wrong = sorted(set(named) - set(Redaction.model_fields))
+        if wrong:
+            raise ValueError(f"there is no category {wrong[0]!r}; there are {', '.join(known)}")
+        return named
+    return given
+
+
+class Redaction(Section):
+    """What becomes of what is found in anything that is kept: `mask` → `[EMAIL]`, `hash` → the category and a keyed hash,
+    `keep` → nothing. For all, and for each category that names its own. `key_env`: where the hash's key is; None: the
+    file `redaction.key` under `data`."""
+
+    default: RedactionStyle = "mask"
+    key_env: str | None = None
+    EMAIL: RedactionStyle | None = None
+    PHONE: RedactionStyle | None = None
+    CARD: RedactionStyle | None = None
+    IBAN: RedactionStyle | None = None
+    BANK_ACCOUNT: RedactionStyle | None = None
+    SSN: RedactionStyle | None = None
+    NATIONAL_ID: RedactionStyle | None = None
+    PASSPORT: RedactionStyle | None = None
+    LICENSE: RedactionStyle | None = None
+    BIRTH_DATE: RedactionStyle | None = None
+    ADDRESS: RedactionStyle | None = None
+    IP: RedactionStyle | None = None
+    MAC: RedactionStyle | None = None
+    PASSWORD: RedactionStyle | None = None
+    API_KEY: RedactionStyle | None = None
+    TOKEN: RedactionStyle | None = None
+    PRIVATE_KEY: RedactionStyle | None = None
+
+    _known = model_validator(mode="before")(_known_categories)
+
+    @property
+    def styles(self) -> dict[str, RedactionStyle]:
+        """The categories that have a style of their own."""
+        return {name: style for name in type(self).model_fields if name.isupper() and (style := getattr(self, name))}
