@@ -1,6 +1,7 @@
 """What many tests stand on: free ports, a real upstream that says what it is told to, and real processes that end."""
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -46,11 +47,13 @@ def module_port() -> Callable[[], int]:
 
 @dataclass
 class Upstream:
-    """An OpenAI-compatible server on a thread. `say`: the answer's pieces for the messages it gets; set `status` to make it
-    refuse, `cut_after` to break a stream off after so many pieces, `pause_s` to make it slow between pieces."""
+    """An OpenAI-compatible server on a thread. `say`: the answer's pieces for the messages it gets; `choices`: for a
+    request's body, the deltas of each answer in place of that. Set `status` to make it refuse, `cut_after` to break a
+    stream off after so many pieces, `pause_s` to make it slow between pieces."""
 
     url: str = ""
     say: Callable[[list[dict[str, Any]]], list[str]] = field(default=lambda messages: ["Hello", " there."])
+    choices: Callable[[dict[str, Any]], list[list[dict[str, Any]]]] | None = None
     status: int = 200
     cut_after: int | None = None
     pause_s: float = 0.0
@@ -75,29 +78,35 @@ class _Handler(BaseHTTPRequestHandler):
         if script.status != 200:
             error = {"message": "told to refuse", "type": "x", "code": "told_to"}
             return self._json(script.status, {"error": error})
-        pieces = script.say(body["messages"])
-        usage = {"prompt_tokens": 10, "completion_tokens": len(pieces), "total_tokens": 10 + len(pieces)}
+        said = script.choices(body) if script.choices else [[{"content": piece} for piece in script.say(body["messages"])]]
+        pieces = sum(map(len, said))
+        usage = {"prompt_tokens": 10, "completion_tokens": pieces, "total_tokens": 10 + pieces}
         if body.get("stream"):
-            return self._stream(pieces, usage)
-        time.sleep(script.pause_s * len(pieces))
-        message = {"role": "assistant", "content": "".join(pieces)}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        return self._json(200, {"id": "x", "model": "scripted", "choices": [choice], "usage": usage})
+            return self._stream(said, usage)
+        time.sleep(script.pause_s * pieces)
+        choices = [{"index": index, **_whole(deltas)} for index, deltas in enumerate(said)]
+        return self._json(200, {"id": "x", "model": "scripted", "choices": choices, "usage": usage})
 
-    def _stream(self, pieces: list[str], usage: dict[str, int]) -> None:
+    def _stream(self, said: list[list[dict[str, Any]]], usage: dict[str, int]) -> None:
+        """All answers at once, their pieces in turns."""
         script = self.server.script
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("connection", "close")
         self.end_headers()
         try:
-            for number, piece in enumerate(pieces):
+            turns = itertools.chain.from_iterable(itertools.zip_longest(*map(_numbered, range(len(said)), said)))
+            for number, (index, delta) in enumerate(turn for turn in turns if turn is not None):
                 if script.cut_after is not None and number >= script.cut_after:
                     self.close_connection = True
                     return
-                self._event({"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]})
+                choice = {"index": index, "delta": delta, "finish_reason": None}
+                if "logprobs" in delta:
+                    choice |= {"delta": {"content": delta["content"]}, "logprobs": {"content": delta["logprobs"]}}
+                self._event({"choices": [choice]})
                 time.sleep(script.pause_s)
-            self._event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+            for index, deltas in enumerate(said):
+                self._event({"choices": [{"index": index, "delta": {}, "finish_reason": _reason(deltas)}]})
             self._event({"choices": [], "usage": usage})
             self.wfile.write(b"data: [DONE]\n\n")
         except OSError:
@@ -115,6 +124,36 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+
+
+def _numbered(index: int, deltas: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
+    return [(index, delta) for delta in deltas]
+
+
+def _reason(deltas: list[dict[str, Any]]) -> str:
+    return "tool_calls" if any("tool_calls" in delta for delta in deltas) else "stop"
+
+
+def _whole(deltas: list[dict[str, Any]]) -> dict[str, Any]:
+    """A plain answer's choice, of the deltas that a stream would send."""
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(delta.get("content", "") for delta in deltas)}
+    calls: dict[int, dict[str, Any]] = {}
+    for piece in (piece for delta in deltas for piece in delta.get("tool_calls", ())):
+        call = calls.setdefault(piece["index"], {"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
+        call["id"] = piece.get("id", call["id"])
+        for key, text in piece["function"].items():
+            call["function"][key] += text
+    if calls:
+        message["tool_calls"] = [calls[index] for index in sorted(calls)]
+    for key in ("refusal", "reasoning_content"):
+        if text := "".join(delta.get(key, "") for delta in deltas):
+            message[key] = text
+    logprobs = [token for delta in deltas for token in delta.get("logprobs", ())]
+    return {
+        "message": message,
+        "finish_reason": _reason(deltas),
+        "logprobs": {"content": logprobs} if logprobs else None,
+    }
 
 
 class _Server(ThreadingHTTPServer):

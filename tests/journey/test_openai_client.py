@@ -1,99 +1,21 @@
 """The official OpenAI client against a real gateway with a real encoder; only what the model says is scripted."""
 
 import json
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, cast
 
 import openai
 import pytest
 import requests
-
-from watchkeeper.record import Record, decode
-from watchkeeper.telemetry.segment import segments
+from gateway import Running, wait_until
 
 pytestmark = [pytest.mark.models, pytest.mark.servers]
 
 ABUSE = "You are a worthless idiot and I will find you and kill you, you piece of shit."
 
 
-class Running:
-    """A gateway and what stands around it."""
-
-    def __init__(self, url: str, data: Path, script: Any) -> None:
-        self.url = url
-        self.data = data
-        self.script = script
-        self.client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-
-    def record(self, request_id: str) -> Record:
-        """The record of a request, as it stands in the spool now."""
-        for segment in segments(self.data / "spool").segments:
-            for row in segment.rows(0):
-                if row.request_id == request_id:
-                    return decode(row.body)
-        raise AssertionError(f"{request_id} is not in the spool")
-
-
-@pytest.fixture(scope="module")
-def running(
-    tmp_path_factory: pytest.TempPathFactory,
-    module_upstreams: Callable[[], Any],
-    module_port: Callable[[], int],
-    module_processes: Callable[..., Any],
-) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("gateway")
-    script = module_upstreams()
-    gateway, encoder = module_port(), module_port()
-    knowledge = folder / "knowledge"
-    knowledge.mkdir()
-    (knowledge / "leave.md").write_text("# Leave\n\nEvery employee has 27 days of annual leave a year.\n")
-    config = folder / "watchkeeper.toml"
-    config.write_text(
-        f"""
-data = "{folder / "data"}"
-[gateway]
-port = {gateway}
-[encoder]
-port = {encoder}
-[knowledge]
-folders = ["{knowledge}"]
-[guards.denied_topics]
-horoscopes = ["horoscope"]
-[[upstreams]]
-name = "scripted"
-base_url = "{script.url}"
-model = "scripted"
-price = {{ input = 1.0, output = 2.0 }}
-"""
-    )
-    started = []
-    for command, ready in (("encoder", encoder), ("serve", gateway)):
-        arguments = [sys.executable, "-m", "watchkeeper", command, "--config", str(config)]
-        started.append(module_processes(arguments, ready=f"http://127.0.0.1:{ready}/health/ready"))
-    url = f"http://127.0.0.1:{gateway}"
-    _wait_until(lambda: requests.get(f"{url}/health/ready", timeout=5).json()["knowledge"] == "ready", "the knowledge base")
-    yield Running(url, folder / "data", script)
-    for process in started:
-        process.stop()
-
-
-def _wait_until(condition: Callable[[], bool], what: str) -> None:
-    pause = threading.Event()
-    for _ in range(1200):
-        if condition():
-            return
-        pause.wait(0.1)
-    raise AssertionError(f"waited for {what}")
-
-
 @pytest.fixture(autouse=True)
-def _ordinary_answers(running: Running) -> None:
-    running.script.say = lambda messages: ["You have ", "27 days ", "of annual leave."]
-    running.script.status, running.script.cut_after, running.script.pause_s = 200, None, 0.0
-    running.script.bodies.clear()
+def _ordinary(ordinary: Running) -> None:
+    """Every test begins with an upstream that gives ordinary answers."""
 
 
 def ask(running: Running, content: Any, **options: Any) -> Any:
@@ -320,9 +242,9 @@ def test_a_client_that_goes_away_ends_the_call_and_leaves_a_record(running: Runn
     next(response.iter_lines())
     before = running.script.broken_pipes
     response.close()
-    _wait_until(lambda: running.script.broken_pipes > before, "the upstream to notice")
+    wait_until(lambda: running.script.broken_pipes > before, "the upstream to notice")
     request_id = response.headers["x-request-id"]
-    _wait_until(lambda: _has(running, request_id), "the record")
+    wait_until(lambda: _has(running, request_id), "the record")
     assert running.record(request_id).error == "disconnected"
 
 

@@ -118,9 +118,9 @@ class Gateway:
         try:
             await _deliver(send, completion.stream_start(headers))
             await _deliver(send, completion.stream_part(completion.opening(journey)))
-            async for text in pieces:
+            async for piece in pieces:
                 journey.first_byte_at = journey.first_byte_at or journey.clock()
-                await _deliver(send, completion.stream_part(completion.piece(journey, text)))
+                await _deliver(send, completion.stream_part(completion.piece(journey, piece)))
             ending = completion.ending(journey)
             await self._keep(journey)
             await _deliver(send, completion.stream_part(ending, last=True))

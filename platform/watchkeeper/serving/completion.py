@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from watchkeeper.embedded.openai_api import ErrorBody, ErrorDetail, Model, ModelList
 from watchkeeper.record import strongest
+from watchkeeper.serving.choice import CALLS, Choice, Piece
 from watchkeeper.serving.journey import Journey
 from watchkeeper.serving.request import Refused
 
@@ -30,20 +31,23 @@ def error(refused: Refused, headers: dict[str, str]) -> Response:
 
 def answer(journey: Journey, headers: dict[str, str]) -> Response:
     """A plain completion. A withheld answer is an empty one with `finish_reason` `content_filter`."""
-    blocked = journey.finish_reason == "content_filter"
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": journey.delivered or "",
-        **({} if blocked else journey.extra),
-    }
-    if message.get("tool_calls") and not journey.delivered:
-        message["content"] = None
     body = _envelope(journey, "chat.completion") | {
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": journey.finish_reason or "stop"}],
+        "choices": [_choice(choice) for choice in journey.choices],
         "usage": _usage(journey),
         "watchkeeper": _about(journey),
     }
     return plain_json(body, 200, headers)
+
+
+def _choice(choice: Choice) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": choice.delivered or "", **choice.leaving}
+    if message.get(CALLS) and not choice.delivered:
+        message["content"] = None
+    return {"index": choice.index, "message": message, "logprobs": None, "finish_reason": _reason(choice)}
+
+
+def _reason(choice: Choice) -> str:
+    return choice.finish_reason or ("tool_calls" if choice.leaving.get(CALLS) else "stop")
 
 
 def stream_start(headers: dict[str, str]) -> dict[str, Any]:
@@ -61,20 +65,26 @@ def stream_part(body: bytes, *, last: bool = False) -> dict[str, Any]:
 
 
 def opening(journey: Journey) -> bytes:
-    return _event(_chunk(journey, {"role": "assistant", "content": ""}))
+    chunks = (_chunk(journey, choice.index, {"role": "assistant", "content": ""}) for choice in journey.choices)
+    return b"".join(map(_event, chunks))
 
 
-def piece(journey: Journey, text: str) -> bytes:
-    return _event(_chunk(journey, {"content": text}))
+def piece(journey: Journey, piece: Piece) -> bytes:
+    """Calls come whole, numbered as pieces of a stream are."""
+    delta: dict[str, Any] = {"content": piece.text} if piece.text else dict(piece.extra)
+    if CALLS in delta:
+        delta[CALLS] = [{"index": index, **call} for index, call in enumerate(piece.extra[CALLS])]
+    return _event(_chunk(journey, piece.index, delta))
 
 
 def ending(journey: Journey) -> bytes:
-    """The final chunk (with what the client should know of the verdicts), usage where it was asked for, and the end.
-    An upstream that broke off ends in an error event instead, as OpenAI's clients expect."""
+    """The final chunk of each choice (with what the client should know of the verdicts), usage where it was asked for, and
+    the end. An upstream that broke off ends in an error event instead, as OpenAI's clients expect."""
     if journey.error:
         return broken(Refused(502, journey.error, "the upstream broke off in mid-answer"))
-    final = _chunk(journey, {}, journey.finish_reason or "stop") | {"watchkeeper": _about(journey)}
-    events = _event(final)
+    events = b""
+    for choice in journey.choices:
+        events += _event(_chunk(journey, choice.index, {}, _reason(choice)) | {"watchkeeper": _about(journey, choice)})
     if journey.request.include_usage:
         events += _event(_envelope(journey, "chat.completion.chunk") | {"choices": [], "usage": _usage(journey)})
     return events + b"data: [DONE]\n\n"
@@ -109,31 +119,30 @@ def _envelope(journey: Journey, kind: str) -> dict[str, Any]:
     }
 
 
-def _chunk(journey: Journey, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
-    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+def _chunk(journey: Journey, index: int, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+    choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
     return _envelope(journey, "chat.completion.chunk") | {"choices": [choice]}
 
 
 def _usage(journey: Journey) -> dict[str, int]:
-    inputs, outputs = journey.usage or (journey.prompt_tokens, 0)
+    inputs, outputs = journey.tokens
     return {"prompt_tokens": inputs, "completion_tokens": outputs, "total_tokens": inputs + outputs}
 
 
-def _about(journey: Journey) -> dict[str, Any]:
+def _about(journey: Journey, choice: Choice | None = None) -> dict[str, Any]:
     """The extra field of an answer: what it rests on and what the guards said; for a cut, what had left before it."""
+    choice = choice or next((one for one in journey.choices if one.withheld), journey.choices[0])
     about: dict[str, Any] = {
         "request_id": journey.request_id,
         "release": journey.release.id,
         "action": strongest(verdict.action for verdict in journey.verdicts),
-        "support": journey.support,
+        "support": choice.support,
         "sources": [{"id": source.id, "title": source.title} for source in journey.sources],
         "entities": list(journey.entities),
     }
-    guard_out = journey.spans.get("guard_out")
-    if journey.finish_reason == "content_filter" and guard_out:
-        keys = ("category", "rule", "exposed_chars")
-        about |= {key: guard_out.attributes[key] for key in keys if key in guard_out.attributes}
-    return about
+    if choice.json is not None:
+        about["json"] = choice.json
+    return about | choice.withheld
 
 
 def _event(body: dict[str, Any]) -> bytes:

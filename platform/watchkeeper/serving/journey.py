@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from watchkeeper.record import Message, Record, Redact, Scalar, Source, Stage, StageName, StageStatus, Verdict
 from watchkeeper.release import Release
+from watchkeeper.serving.choice import Choice, written_calls
 from watchkeeper.serving.redacted import redacted_record
 from watchkeeper.serving.request import ChatRequest, Refused, Turn
 from watchkeeper.serving.wire import Delta
@@ -57,9 +59,10 @@ class Step:
 
 @dataclass(slots=True)
 class Journey:
-    """`clock`: monotonic seconds. `redactions`: what was taken out of the prompt before the model saw it. `answer`: what
-    the model said, as received; `delivered`: what the client got of it, None while that is the answer itself.
-    `kept`: whether its record has been made."""
+    """`clock`: monotonic seconds. `redactions`: what was taken out of the prompt before the model saw it. `choices`: the
+    answers, as many as were asked for; `choice`: the one that is being worked on, whose `answer`, `delivered`,
+    `finish_reason`, `support` and `extra` are the journey's. `usage`: tokens of the last call to an upstream; `spent`: of
+    those before it. `kept`: whether its record has been made."""
 
     request_id: str
     received_at: int
@@ -82,13 +85,9 @@ class Journey:
     messages: list[Message] = field(default_factory=list)
     upstream: Upstream | None = None
     attempts: int = 0
-    answer: str = ""
-    delivered: str | None = None
-    extra: dict[str, object] = field(default_factory=dict)
-    finish_reason: str | None = None
     usage: tuple[int, int] | None = None
+    spent: tuple[int, int] = (0, 0)
     answer_model: str | None = None
-    support: float | None = None
     verdicts: list[Verdict] = field(default_factory=list)
     redactions: Counter[str] = field(default_factory=Counter)
     spans: dict[StageName, Span] = field(default_factory=dict)
@@ -99,6 +98,57 @@ class Journey:
     status: int = 200
     embedding: bytes | None = None
     kept: bool = False
+    choices: list[Choice] = field(init=False)
+    choice: Choice = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.choices = [Choice(index) for index in range(self.request.n)]
+        self.choice = self.choices[0]
+
+    @property
+    def answer(self) -> str:
+        """What the model said, as received."""
+        return self.choice.answer
+
+    @answer.setter
+    def answer(self, text: str) -> None:
+        self.choice.answer = text
+
+    @property
+    def delivered(self) -> str | None:
+        """What the client gets of the answer; None while that is the answer itself."""
+        return self.choice.delivered
+
+    @delivered.setter
+    def delivered(self, text: str | None) -> None:
+        self.choice.delivered = text
+
+    @property
+    def finish_reason(self) -> str | None:
+        return self.choice.finish_reason
+
+    @finish_reason.setter
+    def finish_reason(self, reason: str | None) -> None:
+        self.choice.finish_reason = reason
+
+    @property
+    def support(self) -> float | None:
+        return self.choice.support
+
+    @support.setter
+    def support(self, share: float | None) -> None:
+        self.choice.support = share
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """Fields of the answer's message besides role and content, as received."""
+        return self.choice.extra
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Tokens in and out, of all calls; the upstream's own count where it gave one."""
+        inputs, outputs = self.usage or (self.prompt_tokens, 0)
+        return self.spent[0] + inputs, self.spent[1] + outputs
 
     @property
     def prompt(self) -> str:
@@ -127,20 +177,31 @@ class Journey:
         return Step(span, self.clock, entered)
 
     def take(self, delta: Delta) -> None:
-        """Notes a piece of the answer as it arrives."""
+        """Notes a piece of an answer as it arrives, and turns to that answer. What comes after a cut is left."""
         now = self.clock()
-        if delta.text:
-            self.first_delta_at = self.first_delta_at or now
-            self.last_delta_at = now
-            self.answer += delta.text
-        self.finish_reason = delta.finish_reason or self.finish_reason
         self.usage = delta.usage or self.usage
         self.answer_model = delta.model or self.answer_model
-        self.extra |= delta.extra
+        if not 0 <= delta.index < len(self.choices):
+            return
+        choice = self.choice = self.choices[delta.index]
+        if choice.withheld:
+            return
+        if delta.text or delta.extra:
+            self.first_delta_at = self.first_delta_at or now
+            self.last_delta_at = now
+            choice.answer += delta.text
+            choice.add(delta.extra)
+        choice.finish_reason = delta.finish_reason or choice.finish_reason
+
+    def next_call(self) -> None:
+        """Counts what the last call to an upstream used among what is spent: there will be another."""
+        if self.usage is not None:
+            self.spent, self.usage = self.tokens, None
 
     def record(self, redact: Redact) -> Record:
         """The journey as it stands, redacted and frozen."""
-        inputs, outputs = self.usage or (self.prompt_tokens, 0)
+        inputs, outputs = self.tokens
+        supports = [choice.support for choice in self.choices if choice.support is not None]
         price = self.upstream.price if self.upstream else None
         record = Record(
             request_id=self.request_id,
@@ -159,9 +220,9 @@ class Journey:
             stream=self.request.stream,
             prompt=tuple(self._logged()),
             prompt_text=self.prompt,
-            output_text=self.answer,
+            output_text="\n\n".join(choice.said for choice in self.choices if choice.begun),
             language=self.language,
-            finish_reason=self.finish_reason,
+            finish_reason=self.choices[0].finish_reason,
             error=self.error,
             status=self.status,
             input_tokens=inputs,
@@ -179,18 +240,18 @@ class Journey:
             retrieved=self.retrieved,
             entities=self.entities,
             redactions=self.redactions,
-            support=self.support,
+            support=min(supports, default=None),
             embedding=self.embedding,
         )
         return redacted_record(record, redact)
 
     def _logged(self) -> list[Message]:
-        """The messages as the model got them, or would have; an image is logged as its hash."""
+        """The messages as the model got them, or would have, calls included; an image is logged as its hash."""
         messages = self.messages or [Message(turn.role, turn.text) for turn in self.turns]
         talk = [turn for turn in self.turns if not self.messages or turn.role not in INSTRUCTING]
         before = len(messages) - len(talk)
         return messages[:before] + [
-            Message(message.role, "\n".join([message.content, *(f"[image sha256:{image}]" for image in turn.images)]))
+            Message(message.role, "\n".join(_pieces(turn, message.content)))
             for turn, message in zip(talk, messages[before:], strict=True)
         ]
 
@@ -205,3 +266,11 @@ class Journey:
         if not self.request.stream or outputs < 2 or self.first_delta_at is None or self.last_delta_at is None:
             return None
         return (self.last_delta_at - self.first_delta_at) * 1000 / (outputs - 1)
+
+
+def _pieces(turn: Turn, content: str) -> list[str]:
+    """What the record holds of a client's message."""
+    if not turn.images and not turn.calls:
+        return [content]
+    images = [f"[image sha256:{image}]" for image in turn.images]
+    return [piece for piece in (content, *written_calls(turn.calls), *images) if piece]

@@ -8,6 +8,7 @@ On a stream, `guard_out` also runs on each window of the answer before it leaves
 from collections.abc import AsyncGenerator
 from typing import Final
 
+from watchkeeper.serving.choice import Piece
 from watchkeeper.serving.journey import Journey
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.request import Refused
@@ -25,6 +26,7 @@ from watchkeeper.serving.stages import (
 )
 from watchkeeper.serving.stages.stage import Stage
 from watchkeeper.serving.stream import Windows
+from watchkeeper.serving.structured import INVALID_JSON
 from watchkeeper.serving.wire import Delta, UpstreamFailed
 
 BEFORE: Final[tuple[Stage, ...]] = (admit.STAGE, preprocess.STAGE, embed.STAGE, ground.STAGE, guard_in.STAGE, route.STAGE)
@@ -38,16 +40,18 @@ class Loop:
         self.parts = parts
 
     async def answer(self, journey: Journey) -> None:
-        """The whole journey of a plain request; what the client gets is `journey.delivered`."""
+        """The whole journey of a plain request; what the client gets is `delivered` of each of the `journey.choices`."""
         await self._run(BEFORE, journey)
         async for delta in self._generate(journey):
             journey.take(delta)
-        journey.delivered = journey.answer
-        await self._run(AFTER, journey)
+        for choice in journey.choices:
+            journey.choice = choice
+            journey.delivered = journey.answer
+            await self._run(AFTER, journey)
         await self._remember(journey)
 
-    async def open(self, journey: Journey) -> AsyncGenerator[str, None]:
-        """The journey of a streamed request up to the answer's first piece; then the text that may leave, in pieces.
+    async def open(self, journey: Journey) -> AsyncGenerator[Piece, None]:
+        """The journey of a streamed request up to the answer's first piece; then what may leave, in pieces.
 
         What is refused is refused here, before anything has left. The iterator never raises for an upstream that breaks
         off: it ends, with `journey.error` set.
@@ -59,25 +63,27 @@ class Loop:
 
     async def _stream(
         self, journey: Journey, first: Delta | None, deltas: AsyncGenerator[Delta, None]
-    ) -> AsyncGenerator[str, None]:
-        windows = Windows(journey, self.parts)
-        journey.delivered = ""
+    ) -> AsyncGenerator[Piece, None]:
+        windows = [Windows(journey, self.parts, choice) for choice in journey.choices]
         delta = first
         try:
-            while delta is not None and not windows.blocked:
+            while delta is not None:
                 journey.take(delta)
-                async for text in windows.receive(delta.text):
-                    journey.delivered += text
-                    yield text
-                delta = None if windows.blocked else await anext(deltas, None)
+                async for piece in windows[journey.choice.index].receive():
+                    yield piece
+                delta = None if all(window.blocked for window in windows) else await anext(deltas, None)
         except (Refused, UpstreamFailed) as failure:
             journey.error, journey.finish_reason = failure.code, journey.finish_reason or "error"
+            if failure.code == INVALID_JSON:
+                journey.status = failure.status
+                return
         finally:
             await deltas.aclose()
-        await self._run((check.STAGE,), journey)
-        async for text in windows.finish():
-            journey.delivered += text
-            yield text
+        for choice, window in zip(journey.choices, windows, strict=True):
+            journey.choice = choice
+            await self._run((check.STAGE,), journey)
+            async for piece in window.finish():
+                yield piece
         await self._remember(journey)
 
     async def _run(self, stages: tuple[Stage, ...], journey: Journey) -> None:
@@ -98,20 +104,24 @@ class Loop:
 
     async def _generate(self, journey: Journey) -> AsyncGenerator[Delta, None]:
         """The upstream's deltas; only the time spent waiting for them counts as `generate`."""
-        deltas = generate.call(journey, self.parts)
+        deltas = generate.answers(journey, self.parts)
         try:
             while True:
                 with journey.step("generate") as span:
                     delta = await anext(deltas, None)
                     generate.describe(journey, span)
                 if delta is None:
-                    return
+                    break
                 yield delta
+            if journey.request.shape is not None:
+                with journey.step("generate") as span:
+                    await generate.settle(journey, self.parts, span)
         except UpstreamFailed as failure:
             raise Refused(failure.status, failure.code, failure.message, retry_after=failure.retry_after) from failure
         finally:
             await deltas.aclose()
 
     async def _remember(self, journey: Journey) -> None:
+        journey.choice = journey.choices[0]
         if self.parts.settings.stages.ground and journey.error is None and journey.delivered:
             await ground.remember(journey, self.parts)

@@ -9,8 +9,12 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from watchkeeper.serving.structured import SchemaRefused, Shape, shape_of
+
 ROLES: Final = ("system", "developer", "user", "assistant", "tool")
 OURS: Final = ("session", "user", "route", "tags")
+MOST_CHOICES: Final = 16
+MOST_STOPS: Final = 16
 
 T = TypeVar("T")
 
@@ -27,6 +31,13 @@ class Refused(Exception):
         self.retry_after = retry_after
 
 
+def _shape(forwarded: dict[str, Any]) -> Shape | None:
+    try:
+        return shape_of(forwarded.get("response_format"))
+    except SchemaRefused as refused:
+        raise _bad(f"response_format.{refused}", "response_format") from None
+
+
 class Extension(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The `watchkeeper` field of a request."""
 
@@ -38,16 +49,18 @@ class Extension(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Turn(msgspec.Struct, frozen=True):
     """One message of the client's. `text`: its text parts joined. `body`: the message as it came, for the upstream;
-    `parts`: whether its content is a list, of which `images` (sha256) are logged."""
+    `images`: of the pictures in it, sha256, which are logged. `calls`: the fields that hold calls of an earlier answer."""
 
     role: str
     text: str
     body: dict[str, Any]
     images: tuple[str, ...] = ()
+    calls: dict[str, Any] = {}
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A valid request. Parameters that we do not read are in `forwarded`, as they came."""
+    """A valid request. `n`: how many answers; `shape`: what they have to be, where JSON was asked for. Parameters that we
+    do not read are in `forwarded`, as they came."""
 
     model: str
     turns: tuple[Turn, ...]
@@ -56,6 +69,9 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
+    n: int = 1
+    stops: tuple[str, ...] = ()
+    shape: Shape | None = None
     extension: Extension = Extension()
     forwarded: dict[str, Any] = {}
 
@@ -72,6 +88,7 @@ class _Known(msgspec.Struct):
     temperature: float | None = None
     top_p: float | None = None
     n: int | None = None
+    stop: str | list[str] | None = None
     user: str | None = None
     watchkeeper: Extension | None = None
 
@@ -87,6 +104,7 @@ def parse(body: bytes) -> ChatRequest:
     extension = known.watchkeeper or Extension()
     if extension.user is None and known.user is not None:
         extension = msgspec.structs.replace(extension, user=known.user)
+    forwarded = {key: value for key, value in plain.items() if key not in _READ}
     return ChatRequest(
         model=known.model,
         turns=tuple(_turn(message, index) for index, message in enumerate(known.messages)),
@@ -95,9 +113,31 @@ def parse(body: bytes) -> ChatRequest:
         max_tokens=known.max_completion_tokens if known.max_completion_tokens is not None else known.max_tokens,
         temperature=known.temperature,
         top_p=known.top_p,
+        n=known.n or 1,
+        stops=_stops(known),
         extension=extension,
-        forwarded={key: value for key, value in plain.items() if key not in _READ},
+        shape=_shape(forwarded),
+        forwarded=forwarded,
     )
+
+
+def needs(request: ChatRequest) -> frozenset[str]:
+    """What an upstream must be able to do for this request: of `tools`, `json`, `vision`, `logprobs`, `n`."""
+    asked = request.forwarded
+    shape = asked.get("response_format")
+    found = {
+        "tools": bool(asked.get("tools") or asked.get("functions")) or any(turn.calls for turn in request.turns),
+        "json": isinstance(shape, dict) and shape.get("type", "text") != "text",
+        "vision": any(turn.images for turn in request.turns),
+        "logprobs": bool(asked.get("logprobs")),
+        "n": request.n > 1,
+    }
+    return frozenset(name for name, needed in found.items() if needed)
+
+
+def _stops(known: _Known) -> tuple[str, ...]:
+    given = known.stop or ()
+    return tuple(stop for stop in ([given] if isinstance(given, str) else given) if stop)
 
 
 def body_of(body: bytes, kind: type[T]) -> T:
@@ -138,7 +178,8 @@ def _check_ranges(known: _Known) -> None:
     limit = known.max_completion_tokens if known.max_completion_tokens is not None else known.max_tokens
     rules = (
         ("messages", bool(known.messages), "must hold at least one message"),
-        ("n", known.n in (None, 1), "only 1 answer a request is served"),
+        ("n", known.n is None or 1 <= known.n <= MOST_CHOICES, f"must be between 1 and {MOST_CHOICES}"),
+        ("stop", len(_stops(known)) <= MOST_STOPS, f"must be at most {MOST_STOPS} sequences"),
         ("max_tokens", limit is None or limit >= 1, "must be at least 1"),
         ("temperature", known.temperature is None or 0 <= known.temperature <= 2, "must be between 0 and 2"),
         ("top_p", known.top_p is None or 0 < known.top_p <= 1, "must be above 0 and at most 1"),
@@ -156,10 +197,11 @@ def _turn(message: Any, index: int) -> Turn:
     if role not in ROLES:
         raise _bad(f"{place}.role: must be one of {', '.join(ROLES)}", f"{place}.role")
     content = message.get("content")
+    calls = {key: message[key] for key in ("tool_calls", "function_call") if message.get(key)}
     if content is None and role == "assistant":
-        return Turn(role, "", message)
+        return Turn(role, "", message, calls=calls)
     if isinstance(content, str):
-        return Turn(role, content, message)
+        return Turn(role, content, message, calls=calls)
     if not isinstance(content, list):
         raise _bad(f"{place}.content: must be a string or a list of content parts", f"{place}.content")
     texts, images = [], []
@@ -173,4 +215,4 @@ def _turn(message: Any, index: int) -> Turn:
             images.append(hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest())
         else:
             raise _bad(f"{where}: must be a part of type text or image_url", where)
-    return Turn(role, "\n".join(texts), message, tuple(images))
+    return Turn(role, "\n".join(texts), message, tuple(images), calls)

@@ -9,12 +9,15 @@ import re
 from collections.abc import AsyncIterator
 from typing import Final
 
-from watchkeeper.serving.journey import Journey
+from watchkeeper.record import Verdict
+from watchkeeper.serving.choice import Choice, Piece
+from watchkeeper.serving.journey import Journey, Span
 from watchkeeper.serving.judging import blocking
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.postprocess import postprocess
 from watchkeeper.serving.redact import redact, releasable
-from watchkeeper.serving.stages.guard_out import judge_answer, merge_into, withhold
+from watchkeeper.serving.stages.guard_out import judge_answer, judge_extra, judge_whole, merge_into, withhold
+from watchkeeper.serving.stages.postprocess import conclude
 
 WINDOW_CHARACTERS: Final = 160
 LEAST_CHARACTERS: Final = 40
@@ -25,75 +28,97 @@ CONTEXT_SENTENCES: Final = re.compile(r"[.!?。！？\n]\s+")
 
 
 class Windows:
-    """The guard over one streamed answer. `blocked`: nothing more may leave, and the upstream is to be cancelled."""
+    """The guard over one streamed answer, while the journey is turned to it. `blocked`: nothing more of it may leave.
+    What is said beside its text (calls, thoughts) leaves at the end, whole: nobody can use half a call."""
 
-    def __init__(self, journey: Journey, parts: Parts) -> None:
+    def __init__(self, journey: Journey, parts: Parts, choice: Choice) -> None:
         self.blocked = False
         self._journey = journey
+        self._choice = choice
+        choice.delivered = ""
         self._parts = parts
         self._mode = parts.settings.guards.streaming if parts.settings.stages.guard_out else "audit"
+        if journey.request.shape is not None:
+            self._mode = "hold"  # JSON is of use when it is whole, and may yet have to be put right
         self._emitted = 0
         self._judged = 0
         self._judged_at = journey.clock()
 
-    async def receive(self, text: str) -> AsyncIterator[str]:
-        """What may leave now that `text` has come (and stands at the end of `journey.answer`)."""
-        if self._mode == "audit" and text:
+    async def receive(self) -> AsyncIterator[Piece]:
+        """What may leave of the answer as it now stands."""
+        if self._mode == "audit":
+            text = self._choice.answer[self._emitted :]
             self._emitted += len(text)
-            yield text
-        elif self._mode == "window" and self._due():
+            if text:
+                yield self._leaves(text)
+        elif self._mode == "window" and not self.blocked and self._due():
             async for piece in self._release():
-                yield piece
+                yield self._leaves(piece)
 
-    async def finish(self) -> AsyncIterator[str]:
+    async def finish(self) -> AsyncIterator[Piece]:
         """Judges the answer as a whole and releases the rest of it, post-processed."""
-        journey = self._journey
+        journey, choice = self._journey, self._choice
+        rest = choice.answer[self._emitted :]
         if self._parts.settings.stages.guard_out and not self.blocked:
             with journey.step("guard_out") as span:
-                judged = await judge_answer(journey, self._parts, journey.answer, span)
-            merge_into(journey, judged.verdicts)
-            stop = blocking(judged.verdicts)
-            if stop and self._mode != "audit":
+                of_text, rest = await self._judge_rest(span)
+                beside, extra = await judge_extra(journey, self._parts, span)
+            verdicts = (*of_text, *beside)
+            merge_into(journey, verdicts)
+            stop = blocking(verdicts)
+            choice.extra_delivered = extra
+            if stop and self._parts.settings.guards.streaming != "audit":
                 withhold(journey, stop, exposed=self._emitted)
                 self.blocked = True
-            rest = self._cleaned(self._emitted, len(journey.answer), judged.spans)
-        else:
-            rest = journey.answer[self._emitted :]
         if self.blocked:
             return
         if self._parts.settings.stages.postprocess:
             with journey.step("postprocess"):
-                rest = self._finished(rest)
+                rest = rest if choice.json is not None else self._finished(rest)
         if rest:
-            self._emitted = len(journey.answer)
-            yield rest
+            self._emitted = len(choice.answer)
+            yield self._leaves(rest)
+        conclude(journey)
+        if choice.leaving:
+            yield Piece(choice.index, extra=choice.leaving)
+
+    async def _judge_rest(self, span: Span) -> tuple[tuple[Verdict, ...], str]:
+        """Verdicts on the answer as a whole, and what may leave of the rest of it."""
+        if not self._emitted:
+            return await judge_whole(self._journey, self._parts, span)
+        judged = await judge_answer(self._journey, self._parts, self._choice.answer, span)
+        return judged.verdicts, self._cleaned(self._emitted, len(self._choice.answer), judged.spans)
+
+    def _leaves(self, text: str) -> Piece:
+        self._choice.delivered = (self._choice.delivered or "") + text
+        return Piece(self._choice.index, text)
 
     def _finished(self, rest: str) -> str:
         """The rest such that the answer ends as post-processing would end it, where what has left allows that."""
-        delivered = self._journey.delivered or ""
+        delivered = self._choice.delivered or ""
         whole, _ = postprocess(delivered + rest)
         return whole[len(delivered) :] if whole.startswith(delivered) else rest
 
     def _due(self) -> bool:
-        answer = self._journey.answer
+        answer = self._choice.answer
         fresh = len(answer) - self._judged
         late = self._journey.clock() - self._judged_at >= WINDOW_S and fresh >= LEAST_CHARACTERS
         return late or fresh >= WINDOW_CHARACTERS or (fresh > 0 and SENTENCE_END.search(answer[-3:]) is not None)
 
     async def _release(self) -> AsyncIterator[str]:
-        journey = self._journey
+        journey, answer = self._journey, self._choice.answer
         start = self._context_start()
         with journey.step("guard_out") as span:
-            judged = await judge_answer(journey, self._parts, journey.answer[start:], span)
+            judged = await judge_answer(journey, self._parts, answer[start:], span)
         merge_into(journey, judged.verdicts)
-        self._judged, self._judged_at = len(journey.answer), journey.clock()
+        self._judged, self._judged_at = len(answer), journey.clock()
         stop = blocking(judged.verdicts)
         if stop:
             withhold(journey, stop, exposed=self._emitted)
             self.blocked = True
             return
         spans = tuple((first + start, last + start, category) for first, last, category in judged.spans)
-        cut = releasable(journey.answer)
+        cut = releasable(answer)
         for first, last, _ in sorted(spans, reverse=True):
             if first < cut < last:
                 cut = first
@@ -104,9 +129,9 @@ class Windows:
 
     def _cleaned(self, start: int, end: int, spans: tuple[tuple[int, int, str], ...]) -> str:
         inside = [(max(a, start) - start, min(b, end) - start, name) for a, b, name in spans if b > start and a < end]
-        return redact(self._journey.answer[start:end], inside)[0]
+        return redact(self._choice.answer[start:end], inside)[0]
 
     def _context_start(self) -> int:
         """Where the two sentences before what has not left begin."""
-        ends = [match.end() for match in CONTEXT_SENTENCES.finditer(self._journey.answer, 0, self._emitted)]
+        ends = [match.end() for match in CONTEXT_SENTENCES.finditer(self._choice.answer, 0, self._emitted)]
         return ends[-3] if len(ends) >= 3 else 0

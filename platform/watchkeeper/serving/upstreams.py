@@ -67,7 +67,8 @@ class Upstreams:
                     async for delta in events(upstream, response.content):
                         yield delta
                 else:
-                    yield completion(upstream, await response.read())
+                    for delta in completion(upstream, await response.read()):
+                        yield delta
         except UpstreamFailed as failure:
             if failure.retryable:
                 self._failed_at[upstream.name] = self._clock()

@@ -33,14 +33,16 @@ class UpstreamFailed(Exception):
 
 
 class Delta(msgspec.Struct, frozen=True):
-    """A piece of an answer. A plain answer is one delta that holds it all. `usage`: (input, output) tokens.
-    `extra`: fields of the message besides role and content (tool calls), as they came."""
+    """A piece of an answer. A plain answer is one delta for each choice that holds it all. `usage`: (input, output) tokens
+    of the whole call. `extra`: fields of the message besides role and content (tool calls), as they came. `index`: of the
+    choice."""
 
     text: str = ""
     finish_reason: str | None = None
     usage: tuple[int, int] | None = None
     model: str | None = None
     extra: dict[str, Any] = {}
+    index: int = 0
 
 
 def refusal(upstream: Upstream, status: int, body: bytes, retry_after: str | None) -> UpstreamFailed:
@@ -90,16 +92,29 @@ def _count(given: object) -> int:
     return int(min(number, MOST_TOKENS)) if math.isfinite(number) and number > 0 else 0
 
 
-def completion(upstream: Upstream, body: bytes) -> Delta:
+def completion(upstream: Upstream, body: bytes) -> list[Delta]:
+    """A plain answer → a delta for each choice, at least one. Raises `UpstreamFailed`."""
     try:
         plain = msgspec.json.decode(body)
-        choice = plain["choices"][0]
-        message = choice["message"]
-        extra = {key: value for key, value in message.items() if key not in ("role", "content") and value is not None}
-        content, reason = message.get("content") or "", _name(choice.get("finish_reason"))
-        return Delta(content, reason, _usage(plain), _name(plain.get("model")), extra)
-    except (msgspec.DecodeError, KeyError, IndexError, TypeError, AttributeError):
-        raise _broken(upstream, "answered with something that is not a chat completion") from None
+        deltas = _deltas(plain, [(choice, choice["message"]) for choice in plain["choices"]])
+    except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
+        deltas = []
+    if not deltas:
+        raise _broken(upstream, "answered with something that is not a chat completion")
+    return deltas
+
+
+def _deltas(plain: dict[str, Any], choices: list[tuple[Any, Any]]) -> list[Delta]:
+    """What the choices of an answer or a chunk say, each given with its message."""
+    usage, model = _usage(plain), _name(plain.get("model"))
+    deltas = []
+    for place, (choice, said) in enumerate(choices):
+        extra = {key: value for key, value in said.items() if key not in ("role", "content") and value is not None}
+        content, index = said.get("content") or "", choice.get("index", place)
+        if not isinstance(content, str) or not isinstance(index, int):
+            raise TypeError
+        deltas.append(Delta(content, _name(choice.get("finish_reason")), usage, model, extra, index))
+    return deltas
 
 
 async def events(upstream: Upstream, content: aiohttp.StreamReader) -> AsyncGenerator[Delta, None]:
@@ -115,19 +130,17 @@ async def events(upstream: Upstream, content: aiohttp.StreamReader) -> AsyncGene
             data = data[5:].strip()
             if data == b"[DONE]":
                 return
-            yield _chunk(upstream, data)
+            for delta in _chunk(upstream, data):
+                yield delta
     raise _broken(upstream, "ended its stream early")
 
 
-def _chunk(upstream: Upstream, data: bytes) -> Delta:
+def _chunk(upstream: Upstream, data: bytes) -> list[Delta]:
+    """A chunk → its deltas, at least one."""
     try:
         plain = msgspec.json.decode(data)
         if "error" in plain:
             raise _broken(upstream, f"failed in mid-answer: {plain['error'].get('message', '')}")
-        choice = plain["choices"][0] if plain.get("choices") else {}
-        piece = choice.get("delta") or {}
-        extra = {key: value for key, value in piece.items() if key not in ("role", "content") and value is not None}
-        content, reason = piece.get("content") or "", _name(choice.get("finish_reason"))
-        return Delta(content, reason, _usage(plain), _name(plain.get("model")), extra)
-    except (msgspec.DecodeError, KeyError, IndexError, TypeError, AttributeError):
+        return _deltas(plain, [(choice, choice.get("delta") or {}) for choice in plain.get("choices") or [{}]])
+    except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
         raise _broken(upstream, "sent a chunk that is not a chat completion") from None

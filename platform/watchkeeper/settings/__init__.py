@@ -12,6 +12,7 @@ from watchkeeper.settings.serving import (
     Redaction,
     RedactionStyle,
     Stages,
+    Structured,
     Traces,
     Upstream,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "Stages",
+    "Structured",
     "Traces",
     "Upstream",
     "as_toml",

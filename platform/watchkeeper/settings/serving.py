@@ -111,6 +111,14 @@ class Guards(Section):
     streaming: Literal["hold", "window", "audit"] = "window"
 
 
+class Structured(Section):
+    """Answers in JSON (`response_format`). `repair`: the model is asked once more for what cannot be put right without it;
+    `on_invalid`: what is still wrong is answered as it is, and says so, or refused with a 502."""
+
+    repair: bool = True
+    on_invalid: Literal["answer", "refuse"] = "answer"
+
+
 RedactionStyle = Literal["mask", "hash", "keep"]
 
 

@@ -24,6 +24,7 @@ from watchkeeper.settings.serving import (
     Model,
     Redaction,
     Stages,
+    Structured,
     Traces,
     Upstream,
 )
@@ -55,6 +56,7 @@ class Settings(BaseSettings):
     stages: Stages = Stages()
     knowledge: Knowledge = Knowledge()
     guards: Guards = Guards()
+    structured: Structured = Structured()
     redaction: Redaction = Redaction()
     mlflow: Mlflow = Mlflow()
     lake: Lake = Lake()

@@ -14,6 +14,7 @@ from watchkeeper.feedback import Feedback
 from watchkeeper.record import Record
 from watchkeeper.release import Follower
 from watchkeeper.serving.app import Gateway
+from watchkeeper.serving.choice import Piece
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.redact import Redactor
 from watchkeeper.serving.request import Refused
@@ -48,10 +49,10 @@ class Scripted:
             raise Refused(400, "content_filter", "blocked")
 
         async def pieces() -> Any:
-            yield "one "
+            yield Piece(0, "one ")
             if self.how == "broken":
                 raise ZeroDivisionError
-            yield "two"
+            yield Piece(0, "two")
 
         return pieces()
 

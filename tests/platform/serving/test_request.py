@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchkeeper.serving.request import Refused, parse
+from watchkeeper.serving.request import Refused, needs, parse
 
 USER = {"role": "user", "content": "Hello"}
 
@@ -44,6 +44,27 @@ def test_openais_user_field_is_the_user() -> None:
     assert parse(body(user="u1", watchkeeper={"user": "u2"})).extension.user == "u2"
 
 
+@pytest.mark.parametrize(("stop", "stops"), [(None, ()), ("", ()), ("END", ("END",)), (["a", "", "b"], ("a", "b"))])
+def test_stop_is_one_sequence_or_several(stop: Any, stops: tuple[str, ...]) -> None:
+    assert parse(body(stop=stop)).stops == stops
+
+
+@pytest.mark.parametrize(
+    ("fields", "needed"),
+    [
+        ({}, set()),
+        ({"tools": [], "n": 1, "response_format": {"type": "text"}, "logprobs": False}, set()),
+        ({"tools": [{"type": "function"}]}, {"tools"}),
+        ({"messages": [USER, {"role": "assistant", "tool_calls": [{"id": "x"}]}]}, {"tools"}),
+        ({"response_format": {"type": "json_object"}, "n": 2}, {"json", "n"}),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, {"vision"}),
+        ({"logprobs": True, "top_logprobs": 3}, {"logprobs"}),
+    ],
+)
+def test_what_a_request_needs_of_an_upstream(fields: dict[str, Any], needed: set[str]) -> None:
+    assert needs(parse(body(**fields))) == needed
+
+
 def test_lone_surrogates_are_taken() -> None:
     raw = b'{"model": "watchkeeper", "messages": [{"role": "user", "content": "a\\ud800b"}]}'
     assert parse(raw).turns[0].text == "a\ud800b"
@@ -65,7 +86,12 @@ def test_lone_surrogates_are_taken() -> None:
         (body(messages=[{"role": "wizard", "content": "x"}]), "messages[0].role"),
         (body(messages=[{"role": "user"}]), "messages[0].content"),
         (body(messages=[USER, {"role": "user", "content": [{"type": "video"}]}]), "messages[1].content[0]"),
-        (body(n=2), "n"),
+        (body(n=0), "n"),
+        (body(n=17), "n"),
+        (body(stop=["."] * 17), "stop"),
+        (body(stop=3), "stop"),
+        (body(response_format={"type": "json_schema"}), "response_format"),
+        (body(response_format={"type": "json_schema", "json_schema": {"schema": {"type": 5}}}), "response_format"),
         (body(max_tokens=0), "max_tokens"),
         (body(temperature=3), "temperature"),
         (body(top_p=0), "top_p"),

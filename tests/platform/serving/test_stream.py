@@ -31,6 +31,10 @@ PLANTED = ("hugo.secret", "7946", "4111 1111", "AKIAIOSF")
 DENIED = "That is a fine question. The horoscope for today says that you will meet a stranger. And so on and so forth."
 
 
+EARLY: dict[str, str] = {}
+"""What had left before the end, by request."""
+
+
 class Away:
     """An encoder that is away: guards that need it say `unknown`, the others go on."""
 
@@ -63,18 +67,17 @@ def stream(pieces: list[str], mode: str = "window") -> tuple[str, Journey]:
     )
 
     async def run() -> str:
-        windows = Windows(journey, parts)
-        journey.delivered = ""
+        windows = Windows(journey, parts, journey.choice)
         for piece in pieces:
             if windows.blocked:
                 break
             journey.take(Delta(piece))
-            async for text in windows.receive(piece):
-                journey.delivered += text
-        journey.extra["early"] = journey.delivered
-        async for text in windows.finish():
-            journey.delivered += text
-        return journey.delivered
+            async for _ in windows.receive():
+                pass
+        EARLY[journey.request_id] = journey.delivered or ""
+        async for _ in windows.finish():
+            pass
+        return journey.delivered or ""
 
     return asyncio.run(run()), journey
 
@@ -107,7 +110,7 @@ def test_prose_does_not_wait_for_the_end() -> None:
     words = [f"word{'y' * (number % 5)} " for number in range(100)]
     streamed, journey = stream(words)
     assert streamed.strip() == "".join(words).strip()
-    assert len(str(journey.extra["early"])) > 300, "what had left before the last piece was judged"
+    assert len(EARLY[journey.request_id]) > 300, "what had left before the last piece was judged"
 
 
 def test_hold_lets_nothing_out_before_all_is_judged() -> None:

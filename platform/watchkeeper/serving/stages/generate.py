@@ -1,24 +1,128 @@
-"""generate: calls the upstreams in the order that route gave; the next one only before the first piece has come."""
+"""generate: calls the upstreams in the order that route gave; the next one only before the first piece has come.
 
-from collections.abc import AsyncGenerator
+As many answers come of it as were asked for, and none goes on past a stop sequence, whatever the upstream can do.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
+import msgspec
+
 from watchkeeper.record import Message
+from watchkeeper.serving.choice import CALLS
 from watchkeeper.serving.journey import INSTRUCTING, Journey, Span
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.request import Turn
+from watchkeeper.serving.stops import Stops
+from watchkeeper.serving.structured import INVALID_JSON
+from watchkeeper.serving.structured import settle as shape_up
 from watchkeeper.serving.wire import Delta, UpstreamFailed
 from watchkeeper.settings import Upstream
 
 
-async def call(journey: Journey, parts: Parts) -> AsyncGenerator[Delta, None]:
-    """The answer's deltas. Raises `UpstreamFailed` with the last failure when every candidate failed."""
+async def answers(journey: Journey, parts: Parts) -> AsyncGenerator[Delta, None]:
+    """The deltas of all answers that were asked for: of further calls where an upstream gives fewer at once. Raises
+    `UpstreamFailed`. Where no upstream says what it used, that is estimated."""
+    first = 0
+    while True:
+        try:
+            async with aclosing(_stopped(call(journey, parts, first), journey, first)) as deltas:
+                async for delta in deltas:
+                    yield delta
+        finally:
+            _estimate_usage(journey, parts, first)
+        begun = next((choice.index for choice in journey.choices if not choice.begun), len(journey.choices))
+        if begun in (first, len(journey.choices)):
+            return
+        journey.next_call()
+        first = begun
+
+
+async def _stopped(deltas: AsyncGenerator[Delta, None], journey: Journey, first: int) -> AsyncGenerator[Delta, None]:
+    """The deltas with the first answer's number put right, each answer up to its first stop sequence. Once all have come
+    to one, the call ends."""
+    endings = [Stops(journey.request.stops) for _ in journey.choices[first:]]
+    async with aclosing(deltas):
+        async for delta in deltas:
+            if not 0 <= delta.index < len(endings):
+                continue  # more than was asked for
+            stops = endings[delta.index]
+            if stops.stopped:
+                delta = Delta(usage=delta.usage, model=delta.model, index=delta.index)
+            elif journey.request.stops:
+                text = stops.add(delta.text) + (stops.finish() if delta.finish_reason else "")
+                reason = "stop" if stops.stopped else delta.finish_reason
+                delta = msgspec.structs.replace(delta, text=text, finish_reason=reason)
+            yield msgspec.structs.replace(delta, index=first + delta.index) if first else delta
+            if all(stops.stopped for stops in endings):
+                return
+    for place, stops in enumerate(endings):
+        if rest := stops.finish():
+            yield Delta(rest, index=first + place)
+
+
+async def settle(journey: Journey, parts: Parts, span: Span) -> None:
+    """Makes the answers the JSON that was asked for, with one repair each. Raises `UpstreamFailed` (502) for one that is
+    not, where the settings say so."""
+    shape, settings = journey.request.shape, parts.settings.structured
+    if shape is None:
+        return
+
+    async def ask(text: str, problem: str) -> str | None:
+        return await _again(journey, parts, text, problem)
+
+    for choice in journey.choices:
+        if choice.extra.get(CALLS) or not choice.begun:
+            continue
+        settled = await shape_up(
+            shape, choice.answer, ask if settings.repair else None, torn=choice.finish_reason == "length"
+        )
+        choice.answer = settled.text
+        choice.json = {"valid": settled.problem is None, "how": settled.how, "error": settled.problem}
+        seen = span.attributes.get("json")
+        span.attributes["json"] = settled.how if seen in (None, "valid") or settled.how == "invalid" else seen
+        if settled.problem is not None and settings.on_invalid == "refuse":
+            message = f"the answer is not the JSON that was asked for: {settled.problem}"
+            raise UpstreamFailed(502, INVALID_JSON, message, retryable=False)
+
+
+async def _again(journey: Journey, parts: Parts, text: str, problem: str) -> str | None:
+    """What the model says when it is told what is wrong with its answer; None where it cannot be asked."""
+    journey.next_call()
+    added = [
+        {"role": "assistant", "content": text},
+        {"role": "user", "content": f"That is not what was asked for: {problem}. Answer with the corrected JSON only."},
+    ]
+    said = ""
+    try:
+        async with aclosing(call(journey, parts, journey.request.n - 1, added)) as deltas:
+            async for delta in deltas:
+                said += delta.text if delta.index == 0 else ""
+                journey.usage = delta.usage or journey.usage
+    except UpstreamFailed:
+        return None
+    return said
+
+
+def _estimate_usage(journey: Journey, parts: Parts, first: int) -> None:
+    """Notes what a call will have used, where the upstream did not say or was cut off before it could."""
+    if journey.usage is None and (said := [choice.said for choice in journey.choices[first:] if choice.begun]):
+        journey.usage = journey.prompt_tokens, sum(map(parts.tokens.text, said))
+        journey.spans["generate"].attributes["usage"] = "estimated"
+
+
+async def call(
+    journey: Journey, parts: Parts, first: int = 0, added: Sequence[dict[str, Any]] = ()
+) -> AsyncGenerator[Delta, None]:
+    """The deltas of one call for the answers from `first` on, to the messages and what is added to them. Raises
+    `UpstreamFailed` with the last failure when every candidate failed."""
     failure = UpstreamFailed(503, "upstream_unavailable", "no upstream is set for this model", retryable=False)
     for upstream in journey.candidates:
         journey.upstream = upstream
         journey.attempts += 1
         begun = False
-        deltas = parts.upstreams.call(upstream, _body(journey, upstream))
+        deltas = parts.upstreams.call(upstream, _body(journey, upstream, first, added))
         try:
             async for delta in deltas:
                 begun = True
@@ -33,16 +137,22 @@ async def call(journey: Journey, parts: Parts) -> AsyncGenerator[Delta, None]:
     raise failure
 
 
-def _body(journey: Journey, upstream: Upstream) -> dict[str, Any]:
+def _body(journey: Journey, upstream: Upstream, first: int, added: Sequence[dict[str, Any]]) -> dict[str, Any]:
     request, defaults = journey.request, journey.release.parameters
     body: dict[str, Any] = {
         **request.forwarded,
         "model": upstream.model,
-        "messages": _wire(journey),
+        "messages": [*_wire(journey), *added],
         "max_tokens": min(request.max_tokens or defaults.max_tokens, defaults.max_tokens),
         "temperature": defaults.temperature if request.temperature is None else request.temperature,
         "top_p": defaults.top_p if request.top_p is None else request.top_p,
     }
+    if request.stops:
+        body["stop"] = list(request.stops)
+    if request.n - first > 1:
+        body["n"] = request.n - first
+    if first and isinstance(request.forwarded.get("seed"), int):
+        body["seed"] = request.forwarded["seed"] + first  # the same one would give the same answer again
     if request.stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     return body
@@ -58,7 +168,7 @@ def _wire(journey: Journey) -> list[dict[str, Any]]:
 
 
 def _own(turn: Turn, message: Message) -> dict[str, Any]:
-    body = {**turn.body, "role": message.role, "content": message.content}
+    body = {**turn.body, **turn.calls, "role": message.role, "content": message.content}
     if turn.images:
         pictures = [part for part in turn.body["content"] if part.get("type") == "image_url"]
         body["content"] = [{"type": "text", "text": message.content}, *pictures]

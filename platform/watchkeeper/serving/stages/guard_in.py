@@ -2,15 +2,19 @@
 see, and leaves out a passage that tries to give orders."""
 
 import contextlib
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from watchkeeper.encoder.client import EncoderUnavailable
 from watchkeeper.record import Source, Verdict
+from watchkeeper.serving.choice import readable, with_texts
 from watchkeeper.serving.guard import Judgement, Subject
 from watchkeeper.serving.guards.injection import neutralise
 from watchkeeper.serving.journey import Journey, Span
 from watchkeeper.serving.judging import blocking, judge_text, merge
+from watchkeeper.serving.leaves import Leaves, Place
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.redact import redact
 from watchkeeper.serving.request import Refused, Turn
@@ -31,7 +35,9 @@ async def _run(journey: Journey, parts: Parts, span: Span) -> None:
         verdicts += judged.verdicts
         text, found = parts.redact.replace(turn.text, judged.spans)
         journey.redactions.update(found)
-        turns.append(msgspec.structs.replace(turn, text=neutralise(text)))
+        calls, of_calls = await _calls(journey, parts, turn)
+        verdicts += of_calls
+        turns.append(msgspec.structs.replace(turn, text=neutralise(text), calls=calls))
     journey.sources, of_passages = await _passages(journey, parts)
     journey.verdicts += merge([*verdicts, *of_passages])
     await _keep_embedding(journey, parts)
@@ -41,6 +47,27 @@ async def _run(journey: Journey, parts: Parts, span: Span) -> None:
     if stop:
         journey.finish_reason = "content_filter"
         raise Refused(400, "content_filter", f"the prompt was blocked: {stop.guard} ({stop.category})", param="messages")
+
+
+async def _calls(journey: Journey, parts: Parts, turn: Turn) -> tuple[dict[str, Any], tuple[Verdict, ...]]:
+    """What the model will see of the calls in an earlier answer, and the verdicts on what is written in them: the client
+    says that the model wrote it."""
+    if not turn.calls:
+        return turn.calls, ()
+    leaves = Leaves(readable(turn.calls))
+    with contextlib.suppress(EncoderUnavailable):  # guards that need the embedding then say `unknown`
+        await embed(journey, parts, windows(leaves.text))
+    subject = Subject(target="prompt", text=leaves.text, scan=scan_copy(leaves.text), language=journey.language)
+    judged = judge_text(parts.guards, journey.release.policies, subject, journey.embeddings)
+    if not judged.spans:
+        return turn.calls, judged.verdicts
+
+    def replace(leaf: str, spans: Sequence[Place]) -> str:
+        text, found = parts.redact.replace(leaf, spans)
+        journey.redactions.update(found)
+        return text
+
+    return with_texts(turn.calls, leaves.replaced(replace, judged.spans)), judged.verdicts
 
 
 async def _keep_embedding(journey: Journey, parts: Parts) -> None:

@@ -1,10 +1,15 @@
 """guard_out: the guards on the answer, whole or in the windows of a stream. Blocks it, or redacts what leaves."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from watchkeeper.encoder.client import EncoderUnavailable
 from watchkeeper.record import Verdict
+from watchkeeper.serving.choice import UNDERSTOOD, readable, with_texts
 from watchkeeper.serving.guard import Judgement, Subject
 from watchkeeper.serving.journey import Journey, Span
 from watchkeeper.serving.judging import blocking, judge_text, merge
+from watchkeeper.serving.leaves import Document, Leaves, Place
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.redact import redact
 from watchkeeper.serving.scan import scan_copy
@@ -13,15 +18,20 @@ from watchkeeper.serving.stages.stage import Stage
 
 
 async def _run(journey: Journey, parts: Parts, span: Span) -> None:
-    judged = await judge_answer(journey, parts, journey.answer, span)
-    journey.verdicts += judged.verdicts
-    stop = blocking(judged.verdicts)
-    span.attributes |= {"verdicts": len(judged.verdicts), "blocked": stop is not None}
+    of_text, text = await judge_whole(journey, parts, span)
+    beside, extra = await judge_extra(journey, parts, span)
+    verdicts = merge((*of_text, *beside))
+    merge_into(journey, verdicts)
+    stop = blocking(verdicts)
+    blocked = stop is not None or bool(span.attributes.get("blocked"))
+    count = sum(verdict.target == "output" for verdict in journey.verdicts)
+    span.attributes |= {"verdicts": count, "blocked": blocked}
     if stop and parts.settings.guards.streaming != "audit":
         withhold(journey, stop, exposed=0)
         journey.delivered = ""
     else:
-        journey.delivered = redact(journey.answer, judged.spans)[0]
+        journey.delivered = text
+        journey.choice.extra_delivered = extra
 
 
 async def judge_answer(journey: Journey, parts: Parts, text: str, span: Span) -> Judgement:
@@ -46,10 +56,44 @@ async def judge_answer(journey: Journey, parts: Parts, text: str, span: Span) ->
     return Judgement(judged.verdicts, leaks)
 
 
+async def judge_whole(journey: Journey, parts: Parts, span: Span) -> tuple[tuple[Verdict, ...], str]:
+    """Verdicts on the answer's text, and the text that may leave. Of an answer in JSON, the texts in it are judged: escapes
+    hide nothing, and what is redacted is JSON again."""
+    if journey.choice.json is None:
+        judged = await judge_answer(journey, parts, journey.answer, span)
+        return judged.verdicts, redact(journey.answer, judged.spans)[0]
+    leaves = Leaves(Document(journey.answer))
+    judged = await judge_answer(journey, parts, leaves.text, span)
+    text = leaves.replaced(_label, judged.spans) if judged.spans else journey.answer
+    return judged.verdicts, text
+
+
+def _label(leaf: str, spans: Sequence[Place]) -> str:
+    return redact(leaf, spans)[0]
+
+
+async def judge_extra(journey: Journey, parts: Parts, span: Span) -> tuple[tuple[Verdict, ...], dict[str, Any]]:
+    """Verdicts on what is said beside the answer's text (calls and their arguments, thoughts), and what may leave of it.
+    What the guards cannot read does not leave."""
+    extra = {key: value for key, value in journey.extra.items() if key in UNDERSTOOD}
+    left_out = sorted(key for key, value in journey.extra.items() if value and key not in UNDERSTOOD)
+    if left_out:
+        span.attributes["left_out"] = ", ".join(left_out)
+    if not extra:
+        return (), extra
+    leaves = Leaves(readable(extra))
+    judged = await judge_answer(journey, parts, leaves.text, span)
+    if not judged.spans:
+        return judged.verdicts, extra
+    return judged.verdicts, with_texts(extra, leaves.replaced(_label, judged.spans))
+
+
 def withhold(journey: Journey, stop: Verdict, *, exposed: int) -> None:
     """Ends the answer. `exposed`: characters that had left before."""
     journey.finish_reason = "content_filter"
-    journey.spans["guard_out"].attributes |= {"category": stop.category, "rule": stop.rule, "exposed_chars": exposed}
+    journey.choice.withheld = {"category": stop.category, "rule": stop.rule, "exposed_chars": exposed}
+    journey.choice.extra_delivered = {}
+    journey.spans["guard_out"].attributes |= journey.choice.withheld
 
 
 def merge_into(journey: Journey, verdicts: tuple[Verdict, ...]) -> None:

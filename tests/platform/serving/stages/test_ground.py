@@ -39,8 +39,8 @@ def test_an_answer_outlives_a_broken_store_also_when_the_stage_is_off(tmp_path: 
         release=releases.champion(),
         clock=time.perf_counter,
         started=time.perf_counter(),
-        delivered="Hello",
     )
+    journey.delivered = "Hello"
     with journey.step("generate") as span:
         pass
     asyncio.run(remember(journey, parts))

@@ -1,0 +1,196 @@
+"""Answers in JSON (`response_format`): is what came what was asked for? If not, it is put right once: by itself first, then
+by asking the model again.
+
+Schemas come from clients: their size, depth, references and patterns are bounded, and nothing is fetched. Knows nothing of
+upstreams; whoever calls asks the model.
+"""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Final
+from urllib.parse import unquote
+
+import jsonschema_rs
+import msgspec
+
+from watchkeeper.serving.leaves import DEEPEST, parsed
+from watchkeeper.serving.mending import mended
+
+INVALID_JSON: Final = "invalid_json"
+"""The code of an answer that is not the JSON that was asked for."""
+MOST_SCHEMA_BYTES: Final = 65_536
+REMEMBERED: Final = 128
+"""Schemas that are kept compiled."""
+MOST_PROBLEM: Final = 300
+_REGEX_BYTES: Final = 1_000_000
+_MASK: Final = "the value"
+_IN_PLACE: Final = ("allOf", "anyOf", "oneOf")
+"""Keywords whose schemas look at the same value again."""
+
+Ask = Callable[[str, str], Awaitable[str | None]]
+"""The answer that was wrong, and what is wrong with it → what the model says then; None where it cannot be asked."""
+
+
+class SchemaRefused(ValueError):
+    """A schema that is none, or that would cost too much. The message says what to change."""
+
+
+class Shape:
+    """What an answer has to be: a JSON object, or JSON that fits a schema."""
+
+    def __init__(self, schema: dict[str, Any] | None = None) -> None:
+        self._validator = None if schema is None else _compiled(schema)
+
+    def problem(self, text: str) -> str | None:
+        """Why a text is not what it has to be, in words for a model, with none of its values; None where it is."""
+        value = parsed(text)
+        if value is None:
+            return "it is not valid JSON"
+        if self._validator is None:
+            return None if isinstance(value, dict) else "it is not a JSON object"
+        error = next(self._validator.iter_errors(value), None)
+        if error is None:
+            return None
+        place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.instance_path)
+        return f"at ${place}: {error.message}"[:MOST_PROBLEM]
+
+
+def shape_of(response_format: object) -> Shape | None:
+    """A request's `response_format` → what its answer has to be; None where any text will do. Raises `SchemaRefused`."""
+    kind = response_format.get("type") if isinstance(response_format, dict) else None
+    if not isinstance(response_format, dict) or kind not in ("json_object", "json_schema"):
+        return None
+    if kind == "json_object":
+        return Shape()
+    named = response_format.get("json_schema")
+    schema = named.get("schema") if isinstance(named, dict) else None
+    if not isinstance(schema, dict):
+        raise SchemaRefused("json_schema.schema: must be a JSON schema, an object")
+    return Shape(schema)
+
+
+_compiled_schemas: OrderedDict[bytes, Any] = OrderedDict()
+
+
+def _compiled(schema: dict[str, Any]) -> Any:
+    """The schema's validator. Patterns are matched in linear time: look-around and back-references are refused."""
+    key = msgspec.json.encode(schema)
+    known = _compiled_schemas.get(key)
+    if known is not None:
+        _compiled_schemas.move_to_end(key)
+        return known
+    if len(key) > MOST_SCHEMA_BYTES:
+        raise SchemaRefused(f"json_schema.schema: {len(key)} bytes; at most {MOST_SCHEMA_BYTES} are taken")
+    if parsed(key.decode()) is None:
+        raise SchemaRefused(f"json_schema.schema: nested deeper than {DEEPEST} levels")
+    _check_references(schema)
+    try:
+        compiled = jsonschema_rs.validator_for(
+            schema,
+            retriever=_fetch_nothing,
+            pattern_options=jsonschema_rs.RegexOptions(size_limit=_REGEX_BYTES, dfa_size_limit=_REGEX_BYTES),
+            mask=_MASK,
+        )
+    except ValueError as error:  # `ValidationError` among them
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SchemaRefused(f"json_schema.schema: {message[:MOST_PROBLEM]}") from None
+    _compiled_schemas[key] = compiled
+    if len(_compiled_schemas) > REMEMBERED:
+        _compiled_schemas.popitem(last=False)
+    return compiled
+
+
+def _fetch_nothing(uri: str) -> Any:
+    raise ValueError("schemas from elsewhere are not fetched")
+
+
+def _check_references(schema: dict[str, Any]) -> None:
+    """Refuses references to elsewhere, and those that lead back to themselves without going into a value: whoever follows
+    them never arrives."""
+    for part in _objects(schema):
+        if part is not schema and isinstance(part.get("$id"), str):
+            raise SchemaRefused("json_schema.schema: $id may stand at its root only")
+        for key in ("$ref", "$dynamicRef", "$recursiveRef"):
+            reference = part.get(key)
+            if isinstance(reference, str) and not reference.startswith("#"):
+                raise SchemaRefused(f"json_schema.schema: {key} must begin with #; schemas from elsewhere are not fetched")
+    done: set[int] = set()
+    for part in _objects(schema):
+        _follow(part, schema, [], done)
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """All objects in a schema."""
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            yield part
+            waiting.extend(part.values())
+        elif isinstance(part, list):
+            waiting.extend(part)
+
+
+def _follow(part: Any, schema: dict[str, Any], path: list[int], done: set[int]) -> None:
+    """Depth first along all schemas that look at the same value. `path`: the ones we came by."""
+    if not isinstance(part, dict) or id(part) in done:
+        return
+    if id(part) in path or len(path) > DEEPEST:
+        raise SchemaRefused("json_schema.schema: a $ref leads back to itself; nothing can ever fit it")
+    path.append(id(part))
+    for other in _same_value(part, schema):
+        _follow(other, schema, path, done)
+    path.pop()
+    done.add(id(part))
+
+
+def _same_value(part: dict[str, Any], schema: dict[str, Any]) -> Iterator[Any]:
+    for key in ("$ref", "$dynamicRef", "$recursiveRef"):
+        if isinstance(part.get(key), str):
+            yield _target(schema, part[key])
+    for key in _IN_PLACE:
+        yield from part[key] if isinstance(part.get(key), list) else ()
+    for key in ("not", "if", "then", "else"):
+        yield part.get(key)
+    dependent = part.get("dependentSchemas")
+    yield from dependent.values() if isinstance(dependent, dict) else ()
+
+
+def _target(schema: dict[str, Any], reference: str) -> Any:
+    """What a reference within a schema names: by its place, or by an anchor."""
+    name = reference.removeprefix("#")
+    if name and not name.startswith("/"):
+        anchors = ("$anchor", "$dynamicAnchor")
+        return next((part for part in _objects(schema) if any(part.get(key) == name for key in anchors)), None)
+    found: Any = schema
+    for step in name.split("/")[1:]:
+        step = unquote(step).replace("~1", "/").replace("~0", "~")
+        if isinstance(found, dict):
+            found = found.get(step)
+        elif isinstance(found, list):
+            found = found[int(step)] if step.isdigit() and int(step) < len(found) else None
+    return found
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """`how`: valid as it came, mended, repaired by the model, or still invalid. `problem`: what is wrong with `text`."""
+
+    text: str
+    how: str
+    problem: str | None = None
+
+
+async def settle(shape: Shape, text: str, ask: Ask | None, *, torn: bool) -> Settled:
+    """The answer as it should be, as far as one repair gets it there. `ask` None: the model is not asked again. `torn`: the
+    answer was cut off by its limit; another one would be, too."""
+    problem = shape.problem(text)
+    if problem is None:
+        return Settled(text, "valid")
+    for candidate in mended(text, torn=torn):
+        if shape.problem(candidate) is None:
+            return Settled(candidate, "mended")
+    again = await ask(text, problem) if ask is not None and not torn else None
+    for candidate in (again, *mended(again, torn=False)) if again is not None else ():
+        if shape.problem(candidate) is None:
+            return Settled(candidate, "repaired")
+    return Settled(text, "invalid", problem)
