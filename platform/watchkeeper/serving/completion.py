@@ -139,6 +139,7 @@ def _about(journey: Journey, choice: Choice | None = None) -> dict[str, Any]:
         "support": choice.support,
         "sources": [{"id": source.id, "title": source.title} for source in journey.sources],
         "entities": list(journey.entities),
+        "left_out": dict(journey.left_out),
     }
     if choice.json is not None:
         about["json"] = choice.json

@@ -62,7 +62,9 @@ class Journey:
     """`clock`: monotonic seconds. `redactions`: what was taken out of the prompt before the model saw it. `choices`: the
     answers, as many as were asked for; `choice`: the one that is being worked on, whose `answer`, `delivered`,
     `finish_reason`, `support` and `extra` are the journey's. `usage`: tokens of the last call to an upstream; `spent`: of
-    those before it. `kept`: whether its record has been made."""
+    those before it. `query`: the prompt's copy for retrieval. `prompt_tokens`, `answer_tokens`: what the
+    messages have, and what an answer may have, for the upstream. `left_out`: how many stored messages, turns and passages
+    did not fit. `kept`: whether its record has been made."""
 
     request_id: str
     received_at: int
@@ -75,7 +77,10 @@ class Journey:
     upstream_name: str | None = None
     turns: list[Turn] = field(default_factory=list)
     language: str | None = None
+    query: str = ""
     prompt_tokens: int = 0
+    answer_tokens: int | None = None
+    left_out: Counter[str] = field(default_factory=Counter)
     embeddings: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     history: tuple[Message, ...] = ()
     sources: tuple[Source, ...] = ()
@@ -155,6 +160,12 @@ class Journey:
         """The text of the newest user turn; of the newest turn where no user spoke."""
         spoken = [turn.text for turn in self.turns if turn.role == "user"] or [turn.text for turn in self.turns]
         return spoken[-1] if spoken else ""
+
+    @property
+    def most_tokens(self) -> int:
+        """What the answer may have by the request and the release."""
+        limit = self.release.parameters.max_tokens
+        return min(self.request.max_tokens or limit, limit)
 
     @property
     def elapsed_ms(self) -> float:

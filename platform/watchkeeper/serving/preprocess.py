@@ -1,10 +1,12 @@
-"""A user's text made sound before anything reads it: broken characters, control characters, mojibake; and its language.
+"""A user's text before anything reads it: made fit to be sent, its copy for retrieval, and its language.
 
-Careful rather than thorough: the model gets what the user wrote. Code is never repaired, nor a text that speaks of
-encodings (its mojibake may be the question); look-alike and invisible characters stay, they are the guards' concern.
+The model gets what the user wrote, but for what cannot be sent as it came (`sound`). Whatever else would help a search is
+done to a copy (`searchable`): mojibake repaired, what no reader sees left out, look-alikes plain. The guards make their own
+copy (scan.py). Code is never repaired, nor a text that speaks of encodings: its mojibake may be the question.
 """
 
 import re
+import sys
 import unicodedata
 from collections.abc import Callable
 from functools import cache
@@ -13,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from watchkeeper.serving import words
+from watchkeeper.serving.scan import scan_copy
 from watchkeeper.serving.sentences import code_blocks
 
 MARKS: Final = 30
@@ -36,31 +39,44 @@ _NOT_PROSE: Final = re.compile(r"`[^`\n]*`|https?://\S+|\S+@\S+|[\d_#*|<>{}\[\](
 _LETTER: Final = re.compile(r"[^\W\d_]")
 
 
-class Preprocessed(msgspec.Struct, frozen=True):
-    """`language`: ISO 639 code, None where the text is too short or too mixed to tell; `language_score`: in [0, 1].
-    `changes`: what was done (surrogates, controls, mojibake, marks, nfc), and how many characters shorter the text is for
-    it, at least 1."""
+class Sound(msgspec.Struct, frozen=True):
+    """`changes`: what was done (surrogates, controls, marks), and how many characters shorter the text is for it, at least
+    1; empty for nearly every text."""
 
     text: str
-    language: str | None
-    language_score: float
-    changes: dict[str, int]
+    changes: dict[str, int] = {}
 
 
-def preprocess(text: str) -> Preprocessed:
-    """The text, made sound. Time is linear."""
+def sound(text: str) -> Sound:
+    """The text as it can be sent. Time is linear.
+
+    Halves of surrogate pairs are joined, and single ones become U+FFFD: UTF-8 has no form for them. Control characters
+    go, with the colours of terminals: a NUL ends the text for whoever reads it with C's strings, so that a model might
+    read less than the guards did, or more. Of combining marks thirty in a row stay (Unicode's stream-safe form, more than
+    any script has): to order them takes the square of their number, here and in the model's tokenizer.
+    """
     changes: dict[str, int] = {}
     for name, repair in _REPAIRS:
         repaired = repair(text)
         if repaired != text:
             changes[name] = max(len(text) - len(repaired), 1)
             text = repaired
-    language, score = detect(text)
-    return Preprocessed(text, language, score, changes)
+    return Sound(text, changes)
+
+
+def searchable(text: str) -> str:
+    """The text's copy for retrieval; the text itself where the copy would have the same words. Time is linear."""
+    if text.isascii():
+        return text
+    copy = scan_copy(_repair_mojibake(text))
+    return text if copy == text or words.tokens(copy) == words.tokens(text) else copy
 
 
 def detect(text: str) -> tuple[str | None, float]:
-    """(language, score) of the beginning of a text, code and links left out; (None, score) where that is not enough."""
+    """(language, score) of the beginning of a text, code and links left out; (None, score) where that is not enough.
+
+    `language`: ISO 639 code; `score`: in [0, 1].
+    """
     begin = text[:DETECTED_CHARACTERS]
     for start, end in reversed(code_blocks(begin)):
         begin = begin[:start] + begin[end:]
@@ -74,8 +90,7 @@ def detect(text: str) -> tuple[str | None, float]:
 
 
 def _pair_surrogates(text: str) -> str:
-    """Halves that belong together are joined, single ones become U+FFFD."""
-    if not _SURROGATE.search(text):
+    if text.isascii() or not _SURROGATE.search(text):
         return text
     joined = _SURROGATE_PAIR.sub(lambda pair: pair[0].encode("utf-16-le", "surrogatepass").decode("utf-16-le"), text)
     return _SURROGATE.sub("\ufffd", joined)
@@ -86,25 +101,14 @@ def _strip_controls(text: str) -> str:
 
 
 def _limit_marks(text: str) -> str:
-    """At most `MARKS` combining marks in a row (Unicode's stream-safe form): composing takes the square of their number."""
     if text.isascii():
         return text
-    kept: list[str] = []
-    marks = 0
-    for letter in text:
-        marks = marks + 1 if unicodedata.combining(letter) else 0
-        if marks <= MARKS:
-            kept.append(letter)
-    return "".join(kept)
-
-
-def _compose(text: str) -> str:
-    return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
+    return _heap_of_marks().sub(lambda heap: heap[0][:MARKS], text)
 
 
 def _repair_mojibake(text: str) -> str:
     """UTF-8 that was once read as Windows-1252, repaired in prose, piece by piece, where it is certain."""
-    if text.isascii() or not _MISREAD.search(text):
+    if not _MISREAD.search(text):
         return text
     lower = text.lower()
     if any(word in lower for word in _ABOUT_ENCODINGS):
@@ -138,16 +142,22 @@ def _repair_piece(match: re.Match[str]) -> str:
 _REPAIRS: Final[tuple[tuple[str, Callable[[str], str]], ...]] = (
     ("surrogates", _pair_surrogates),
     ("controls", _strip_controls),
-    ("mojibake", _repair_mojibake),
     ("marks", _limit_marks),
-    ("nfc", _compose),
 )
 
 
 def warm() -> None:
     """Loads what the first call would load: 0.2 s."""
     _ftfy()
+    _heap_of_marks()
     detect("The quick brown fox jumps over the lazy dog.")
+
+
+@cache
+def _heap_of_marks() -> re.Pattern[str]:
+    """More combining marks in a row than `MARKS`. All of Unicode is asked once, as `re` knows no classes of it: 0.1 s."""
+    marks = "".join(char for char in map(chr, range(0x300, sys.maxunicode + 1)) if unicodedata.combining(char))
+    return re.compile(f"[{marks}]{{{MARKS + 1},}}")
 
 
 @cache

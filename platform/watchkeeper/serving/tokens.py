@@ -4,7 +4,8 @@ Admission and the context window need a number before the upstream has answered;
 upstream's own count. Knows nothing of prices or of windows.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,13 +16,16 @@ MESSAGE_TOKENS: Final = 5
 """What the chat template adds to a message: begin mark, role, line end, end mark, line end (ChatML)."""
 REPLY_TOKENS: Final = 4
 """What opens the reply: begin mark, `assistant`, line end."""
+REMEMBERED: Final = 4_096
+"""Counts that are kept: a system prompt comes with every request, a chat's turns with every later one."""
 
 
 class TokenCounter:
-    """`exact`: whether a tokenizer counts. The estimate: four ASCII characters a token, three bytes of other scripts."""
+    """`exact`: whether a tokenizer counts. Remembers counts under digests of the texts, not the texts."""
 
     def __init__(self, tokenizer: Any = None) -> None:
         self._tokenizer = tokenizer
+        self._known: dict[bytes, int] = {}
         self.exact = tokenizer is not None
 
     @classmethod
@@ -36,14 +40,27 @@ class TokenCounter:
         except Exception:  # its Rust side raises plain Exception for a file that is no tokenizer
             return cls()
 
-    def count(self, texts: Sequence[str]) -> int:
+    def count(self, texts: Iterable[str]) -> int:
         """Tokens of a conversation of these messages, with what the template adds to each and to open the reply."""
-        return sum(self.text(text) + MESSAGE_TOKENS for text in texts) + REPLY_TOKENS
+        return sum(map(self.message, texts)) + REPLY_TOKENS
+
+    def message(self, text: str) -> int:
+        """Tokens of one message, with what the template adds to it."""
+        return self.text(text) + MESSAGE_TOKENS
 
     def text(self, text: str) -> int:
         """Tokens of one text, without any template."""
         if self._tokenizer is None:
             return _estimate(text)
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        known = self._known.get(digest)
+        if known is None:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            known = self._known[digest] = self._count(text)
+        return known
+
+    def _count(self, text: str) -> int:
         if len(text) <= EXACT_CHARACTERS:
             return self._read(text)
         middle = (len(text) - _SAMPLE) // 2

@@ -99,6 +99,12 @@ class Stages(Section):
     postprocess: bool = True
 
 
+class Preprocess(Section):
+    """`truncate`: of a conversation that no upstream has room for, the oldest turns are left out; or it is refused."""
+
+    truncate: Literal["oldest", "refuse"] = "oldest"
+
+
 class Knowledge(Section):
     folders: tuple[Path, ...] = ()
 

@@ -22,6 +22,7 @@ from watchkeeper.settings.serving import (
     Guards,
     Knowledge,
     Model,
+    Preprocess,
     Redaction,
     Stages,
     Structured,
@@ -54,6 +55,7 @@ class Settings(BaseSettings):
     model: Model = Model()
     encoder: Encoder = Encoder()
     stages: Stages = Stages()
+    preprocess: Preprocess = Preprocess()
     knowledge: Knowledge = Knowledge()
     guards: Guards = Guards()
     structured: Structured = Structured()

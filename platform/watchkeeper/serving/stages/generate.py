@@ -143,7 +143,7 @@ def _body(journey: Journey, upstream: Upstream, first: int, added: Sequence[dict
         **request.forwarded,
         "model": upstream.model,
         "messages": [*_wire(journey), *added],
-        "max_tokens": min(request.max_tokens or defaults.max_tokens, defaults.max_tokens),
+        "max_tokens": journey.answer_tokens or journey.most_tokens,
         "temperature": defaults.temperature if request.temperature is None else request.temperature,
         "top_p": defaults.top_p if request.top_p is None else request.top_p,
     }

@@ -9,11 +9,8 @@ from watchkeeper.record import Source
 from watchkeeper.serving.journey import Journey, Span
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.sessions import SessionsUnavailable
-from watchkeeper.serving.stages.embed import embed, whole, windows
+from watchkeeper.serving.stages.embed import embed, searched, whole, windows
 from watchkeeper.serving.stages.stage import Stage
-
-SHORT = 6
-"""A prompt of fewer words leans on the turn before it ("and for contractors?"): retrieval then reads both."""
 
 
 async def _run(journey: Journey, parts: Parts, span: Span) -> None:
@@ -25,14 +22,11 @@ async def _run(journey: Journey, parts: Parts, span: Span) -> None:
             journey.history = parts.sessions.turns(journey.tenant, parts.redact.name(session), grounding.turns)
         except SessionsUnavailable as away:
             span.status, span.attributes["error"] = "degraded", str(away)
-    query = journey.prompt
+    query = searched(journey)
     span.attributes |= {"turns": len(journey.history), "query": parts.redact(query)[0][:200]}
     if parts.knowledge is None:
         return
-    earlier = [turn.text for turn in journey.turns[:-1] if turn.role == "user"]
-    earlier += [message.content for message in journey.history if message.role == "user"]
-    if len(query.split()) < SHORT and earlier:
-        query = f"{earlier[-1]} {query}"
+    if parts.settings.stages.embed:
         with contextlib.suppress(EncoderUnavailable):  # then keywords alone are searched
             await embed(journey, parts, windows(query))
     vector = whole(journey, query)

@@ -1,11 +1,17 @@
-"""preprocess: clean text, language, token count. The model sees the cleaned text; what was changed is in the span."""
+"""preprocess: texts fit to be sent, the prompt's copy for retrieval, its language, and a first look at what fits.
+
+The model gets the original; what had to be changed all the same is in the span. What cannot go to any upstream whatever
+else comes with it is left out, or refused, before anybody works on it; `route` has the last word.
+"""
 
 import msgspec
 
+from watchkeeper.serving.fitting import described, fit
 from watchkeeper.serving.journey import Journey, Span
 from watchkeeper.serving.parts import Parts
-from watchkeeper.serving.preprocess import preprocess
-from watchkeeper.serving.request import Refused, Turn
+from watchkeeper.serving.preprocess import detect, searchable, sound
+from watchkeeper.serving.request import Turn
+from watchkeeper.serving.stages.route import messages
 from watchkeeper.serving.stages.stage import Stage
 
 
@@ -13,26 +19,24 @@ async def _run(journey: Journey, parts: Parts, span: Span) -> None:
     turns: list[Turn] = []
     changes: set[str] = set()
     for turn in journey.turns:
-        done = preprocess(turn.text)
+        done = sound(turn.text)
         changes.update(done.changes)
-        turns.append(msgspec.structs.replace(turn, text=done.text))
-        if turn.role == "user":
-            journey.language = done.language
+        turns.append(msgspec.structs.replace(turn, text=done.text) if done.changes else turn)
     journey.turns = turns
-    journey.prompt_tokens = parts.tokens.count([turn.text for turn in turns])
+    journey.query = searchable(journey.prompt)
+    if any(turn.role == "user" for turn in turns):
+        journey.language = detect(journey.prompt)[0]
     span.attributes |= {
         "language": journey.language or "unknown",
-        "tokens": journey.prompt_tokens,
         "changes": ", ".join(sorted(changes)),
+        "searched": "the prompt" if journey.query == journey.prompt else "a copy",
     }
-    window = max(upstream.context for upstream in parts.upstreams.all)
-    if journey.prompt_tokens >= window:
-        raise Refused(
-            400,
-            "context_length_exceeded",
-            f"messages: {journey.prompt_tokens} tokens, but the largest context window here has {window}; shorten them",
-            param="messages",
-        )
+    named = parts.upstreams.named(journey.upstream_name) if journey.upstream_name else None
+    window = named.context if named else max(upstream.context for upstream in parts.upstreams.all)
+    try:
+        fit(journey, messages, parts.tokens, window, parts.settings.preprocess.truncate)
+    finally:
+        span.attributes |= described(journey)
 
 
 STAGE = Stage("preprocess", _run)

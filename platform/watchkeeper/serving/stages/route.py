@@ -1,19 +1,26 @@
-"""route: which upstreams may answer, in the order in which to try them, and the messages that they will get."""
+"""route: which upstreams may answer, in the order in which to try them, and the messages that they will get, as many as fit
+their windows."""
 
 from watchkeeper.record import Message
+from watchkeeper.serving.fitting import described, fit
 from watchkeeper.serving.journey import INSTRUCTING, Journey, Span
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.stages.stage import Stage
 
 
 async def _run(journey: Journey, parts: Parts, span: Span) -> None:
-    journey.candidates = parts.upstreams.candidates(journey.upstream_name)
+    candidates = parts.upstreams.candidates(journey.upstream_name)
+    if candidates:
+        window = max(upstream.context for upstream in candidates)
+        journey.messages = fit(journey, messages, parts.tokens, window, parts.settings.preprocess.truncate)
+    needed = journey.prompt_tokens + (journey.answer_tokens or 0)
+    journey.candidates = [upstream for upstream in candidates if upstream.context >= needed]
     span.attributes["candidates"] = ", ".join(upstream.name for upstream in journey.candidates)
     span.attributes["policy"] = "named" if journey.upstream_name else "weighted"
-    journey.messages = _messages(journey)
+    span.attributes |= described(journey)
 
 
-def _messages(journey: Journey) -> list[Message]:
+def messages(journey: Journey) -> list[Message]:
     """System prompt, the session's stored turns, the client's turns (redacted by guard_in), the newest of the user's with
     the numbered passages."""
     own = [turn.text for turn in journey.turns if turn.role in INSTRUCTING]
