@@ -132,7 +132,7 @@ FAMILIES: Final = (
                 rule="date_of_birth",
                 regex=_DATE,
                 after=_BIRTH_WORDS,
-                needs=("birth", "born", "dob", "d.o.b", "geburt", "naissance", "nacimiento"),
+                needs=("birth", "born", "dob", "d.o.b", "do.b", "d.ob", "geburt", "naissance", "nacimiento"),
             ),
             *ADDRESSES,
         ),
