@@ -62,9 +62,9 @@ class Journey:
     """`clock`: monotonic seconds. `redactions`: what was taken out of the prompt before the model saw it. `choices`: the
     answers, as many as were asked for; `choice`: the one that is being worked on, whose `answer`, `delivered`,
     `finish_reason`, `support` and `extra` are the journey's. `usage`: tokens of the last call to an upstream; `spent`: of
-    those before it. `query`: the prompt's copy for retrieval. `prompt_tokens`, `answer_tokens`: what the
-    messages have, and what an answer may have, for the upstream. `left_out`: how many stored messages, turns and passages
-    did not fit. `kept`: whether its record has been made."""
+    those before it. `query`: the prompt's copy for retrieval. `prompt_tokens`, `answer_tokens`: what the messages have, and
+    what an answer may have, for the upstream. `left_out`: how many stored messages, turns and passages did not fit.
+    `kept`: whether its record has been made."""
 
     request_id: str
     received_at: int
