@@ -87,6 +87,9 @@ def _without_space(text: str) -> str:
 
 def _without_loop(text: str) -> str:
     """Sentences that come again and again at the end, once. Quotations, tables and code may repeat themselves."""
+    last = text[-LOOP_CHARACTERS:].split()[-1:]
+    if not last or text.count(last[0]) < LOOP:
+        return text  # the last word of a loop stands in every round of it, if only as the beginning of a longer one
     pieces = split(text)
     keys = [piece.strip() for piece in pieces]
     for cut in (0, 1):  # the last round may have been cut off by the limit of tokens

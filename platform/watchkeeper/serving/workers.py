@@ -18,6 +18,7 @@ import uvicorn
 
 from watchkeeper.release import champion
 from watchkeeper.serving.app import application
+from watchkeeper.serving.connection import Connection
 from watchkeeper.serving.labels import labels
 from watchkeeper.settings import Settings
 
@@ -128,7 +129,8 @@ def _serve(settings: Settings, listening: socket.socket | None) -> None:
         host=settings.gateway.host,
         port=settings.gateway.port,
         loop="uvloop",
-        http="httptools",
+        http=Connection,
+        proxy_headers=False,  # nobody asks from where a request came
         access_log=False,
         log_level="warning",
         timeout_graceful_shutdown=DRAIN_S,

@@ -41,6 +41,12 @@ ANSWERS = st.lists(PIECES, max_size=30).map("".join) | st.text(max_size=200)
         ("Run this.\n```", "Run this.", ("residue",)),
         ("It is Paris, of course. " * 3 + "It is Par", "It is Paris, of course.", ("loop",)),
         ("Ask A about it. Ask B instead. " * 4, "Ask A about it. Ask B instead.", ("space", "loop")),
+        ("Es ist Paris, wie bekannt.\n\n" * 3 + "Es ist P", "Es ist Paris, wie bekannt.", ("loop",)),
+        (
+            "巴黎是法国的首都，也是最大的城市，众所周知。" * 3 + "巴黎是法国",
+            "巴黎是法国的首都，也是最大的城市，众所周知。",
+            ("loop",),
+        ),
         ("First this. " + "It is Paris, of course. " * 9, "First this. It is Paris, of course.", ("space", "loop")),
     ],
 )

@@ -137,6 +137,11 @@ def test_too_little_to_tell_is_no_language(text: str) -> None:
     assert detect(text)[0] is None
 
 
+def test_who_shouts_is_not_taken_for_japanese() -> None:
+    assert preprocess("WHERE IS MY ORDER, IT SHOULD HAVE BEEN HERE A WEEK AGO").language == "en"
+    assert preprocess("WO BLEIBT MEINE BESTELLUNG, sie sollte LÄNGST HIER SEIN").language == "de"
+
+
 def test_the_language_is_that_of_the_beginning() -> None:
     assert detect("This is how it begins, in plain English. " * 60 + "Und so endet es. " * 5_000)[0] == "en"
 

@@ -86,7 +86,7 @@ def _is_ipv6(text: str) -> bool:
 
 
 _AT_IN_BRACKETS = re.compile(r"at\s?[\])}>]", re.IGNORECASE)
-_COUNTRY_AND_CHECK = re.compile(r"[A-Z]{2}\d\d", _FLAGS)
+_COUNTRY_AND_CHECK = re.compile(r"\d(?<=[A-Z]{2}.)\d", _FLAGS)
 _SEVEN_DIGITS = re.compile(r"\d(?:\D{0,3}\d){6}")
 FAMILIES: Final = (
     Family(
