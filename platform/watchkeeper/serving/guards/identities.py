@@ -108,8 +108,8 @@ NAMED_NUMBERS: Final = (
         "national id|national insurance|nino|nhs|identity card|id card|personal id|tax(?:payer)? id|tax file"
         "|social insurance|medicare|pesel|bsn|steuer-?id|personalausweis|aadhaar|aadhar|pan card|curp|dni|cpf"
         r"|(?:ni|tin|tfn|sin|pan|nif|nie)(?=:|\W{1,3}(?:number|no|nr|is)\b)",
-        "national", "nino", "ni ", "nhs", "identity", " id", "tax", "tin ", "tfn", "sin ", "social", "medicare", "pesel",
-        "bsn", "steuer", "ausweis", "aadha", "pan ", "curp", "nif", "nie ", "dni", "cpf",
+        "national", "nino", "ni ", "nhs", "identity", "id card", "personal id", "tax", "tin ", "tfn", "sin ", "social",
+        "medicare", "pesel", "bsn", "steuer", "ausweis", "aadha", "pan ", "curp", "nif", "nie ", "dni", "cpf",
     ),
     _named(
         "BANK_ACCOUNT",
