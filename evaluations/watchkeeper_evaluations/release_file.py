@@ -14,7 +14,7 @@ import msgspec
 import tomli_w
 
 from watchkeeper.record import ACTIONS, Action
-from watchkeeper.release import DEFAULT_POLICIES, Policy, Release
+from watchkeeper.release import DEFAULT_POLICIES, Below, NoHit, Policy, Release
 
 NEVER: Final = "never"
 """A threshold that is never reached: TOML has no null."""
@@ -25,6 +25,7 @@ Threshold = Annotated[float, msgspec.Meta(ge=0, le=1)] | Literal["never"] | msgs
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)] | msgspec.UnsetType
 Count = Annotated[int, msgspec.Meta(ge=0)] | msgspec.UnsetType
 Positive = Annotated[int, msgspec.Meta(ge=1)] | msgspec.UnsetType
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=2_000)] | msgspec.UnsetType
 
 
 _A_THRESHOLD: Final = f'must be a number from 0 to 1, or "{NEVER}"'
@@ -53,6 +54,13 @@ class _Grounding(_Table, frozen=True):
     min_score: Share = msgspec.UNSET
     max_characters: Count = msgspec.UNSET
     turns: Count = msgspec.UNSET
+    cite: bool | msgspec.UnsetType = msgspec.UNSET
+    no_hit: NoHit | msgspec.UnsetType = msgspec.UNSET
+    no_hit_text: Text = msgspec.UNSET
+    min_support: Share = msgspec.UNSET
+    below: Below | msgspec.UnsetType = msgspec.UNSET
+    note: Text = msgspec.UNSET
+    refusal: Text = msgspec.UNSET
 
 
 class _Policy(_Table, frozen=True):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -30,6 +30,10 @@ class ReleaseBroken(Exception):
     """A file that should hold a release holds none; the message is one line that names it."""
 
 
+NoHit = Literal["answer", "say"]
+Below = Literal["annotate", "refuse"]
+
+
 class Parameters(msgspec.Struct, frozen=True):
     """Sampling parameters sent to the upstream where the request names none; `max_tokens` is also the upper limit."""
 
@@ -39,12 +43,23 @@ class Parameters(msgspec.Struct, frozen=True):
 
 
 class Grounding(msgspec.Struct, frozen=True):
-    """`k` passages at most, each of at least `min_score` in [0, 1]; `turns` of the session are kept."""
+    """`k` passages at most, each of at least `min_score` in [0, 1]; `turns` of the session are kept.
+
+    `cite`: sentences that a passage carries get its number, `[1]`. `no_hit`: what becomes of a question for which nothing
+    was found: the model answers it, or `no_hit_text` does. `min_support`: an answer of which the passages carry a smaller
+    share is annotated (`note` is added) or refused (`refusal` takes its place), as `below` says."""
 
     k: int = 2
     min_score: float = 0.3
     max_characters: int = 1600
     turns: int = 6
+    cite: bool = False
+    no_hit: NoHit = "answer"
+    no_hit_text: str = "I found nothing about this in the documents that I can read."
+    min_support: float = 0.0
+    below: Below = "annotate"
+    note: str = "Note: the sources do not support all of this answer."
+    refusal: str = "I cannot answer this reliably from the sources that I have."
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -95,10 +110,19 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over everything that decides how the release behaves: name, version and order of keys aside."""
-        nameless = msgspec.structs.replace(self, name="", version=0)
-        return hashlib.sha256(msgspec.json.encode(nameless, order="deterministic")).hexdigest()
+        """sha256 over everything that decides how the release behaves: name, version and order of keys aside. What came
+        with a later version of this program counts where it says something: a release from before keeps its digest."""
+        plain: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(self, name="", version=0))
+        plain["policies"] = dict(sorted(plain["policies"].items()))
+        unsaid = msgspec.to_builtins(Grounding())
+        plain["grounding"] = {
+            key: value for key, value in plain["grounding"].items() if key in SEALED_ALWAYS or value != unsaid[key]
+        }
+        return hashlib.sha256(msgspec.json.encode(plain)).hexdigest()
 
+
+SEALED_ALWAYS: Final = frozenset({"k", "min_score", "max_characters", "turns"})
+"""Of `Grounding`: what was there from the beginning."""
 
 BUILTIN: Final = Release(name="builtin", version=0)
 

@@ -58,7 +58,7 @@ def _served(wait_for: Callable[..., None], settings: Settings, release: Release,
             parts = build(settings, session, clock=time.monotonic, rng=random.Random(1))
             knowledge = parts.knowledge
             assert knowledge is not None
-            wait_for(lambda: knowledge.size > 0, what="the knowledge base")
+            wait_for(lambda: knowledge.bases[0].size > 0, what="the knowledge base")
             try:
                 return [await answer(parts, number, body) for number, body in enumerate(bodies)]
             finally:

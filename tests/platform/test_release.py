@@ -2,11 +2,23 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from watchkeeper.release import BUILTIN, FILE_NAME, Follower, Parameters, Release, ReleaseBroken, champion, file_of
+from watchkeeper.release import (
+    BUILTIN,
+    FILE_NAME,
+    Follower,
+    Grounding,
+    Parameters,
+    Policy,
+    Release,
+    ReleaseBroken,
+    champion,
+    file_of,
+)
 
 
 def test_without_a_file_builtin_serves(tmp_path: Path) -> None:
@@ -118,3 +130,25 @@ def test_what_is_no_id_names_no_file(tmp_path: Path, asked: str) -> None:
     put(tmp_path / FILE_NAME, BUILTIN)
     put(tmp_path / "release@1.json", BUILTIN)
     assert Follower(tmp_path, Clock()).named(asked) is None
+
+
+def test_a_release_from_before_keeps_its_digest() -> None:
+    """These are registered somewhere under these digests: whatever grounding has learnt since, they say nothing of it."""
+    assert BUILTIN.digest == "9c533846440acd8cd232fb9e0db3ce3e7ccb2cbacec6fa9d7be999471a112991"
+    other = msgspec.structs.replace(
+        BUILTIN,
+        policies={"toxicity": Policy(block_at=0.5), "bias": Policy()},
+        grounding=Grounding(k=5, min_score=0.25),
+        model="m",
+    )
+    assert other.digest == "76155cf2c8e8645cd776bb6cce6ddd87e0d035c1e7488fb3695b61c986311d6b"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"cite": True}, {"no_hit": "say"}, {"no_hit_text": "No."}, {"min_support": 0.5}, {"below": "refuse"}, {"note": "?"},
+     {"refusal": "!"}],
+)  # fmt: skip
+def test_what_grounding_has_learnt_is_sealed_where_it_is_said(changed: dict[str, Any]) -> None:
+    other = msgspec.structs.replace(BUILTIN, grounding=msgspec.structs.replace(BUILTIN.grounding, **changed))
+    assert other.digest != BUILTIN.digest

@@ -63,14 +63,19 @@ def _data(settings: Settings) -> Iterator[Finding]:
 
 
 def _knowledge(settings: Settings) -> Iterator[Finding]:
-    for folder in settings.knowledge.folders:
-        if folder.is_dir():
-            count = sum(1 for path in folder.rglob("*") if path.suffix in {".md", ".txt"})
-            yield Finding(
-                "knowledge", "good" if count else "bad", f"{folder}: {count} documents", "" if count else "add .md or .txt"
-            )
-        else:
-            yield Finding("knowledge", "bad", f"{folder}: there is no such folder", "set knowledge.folders")
+    from watchkeeper.serving.documents import SUFFIXES
+
+    known = ", ".join(sorted(SUFFIXES))
+    given = settings.knowledge
+    for where, folders in [("", given.folders), *((f"{base.name}: ", base.folders) for base in given.bases)]:
+        for folder in folders:
+            if folder.is_dir():
+                count = sum(1 for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+                fix = "" if count else f"add {known}"
+                yield Finding("knowledge", "good" if count else "bad", f"{where}{folder}: {count} documents", fix)
+            else:
+                fix = "set knowledge.bases" if where else "set knowledge.folders"
+                yield Finding("knowledge", "bad", f"{where}{folder}: there is no such folder", fix)
 
 
 def _release(settings: Settings) -> Iterator[Finding]:

@@ -3,18 +3,17 @@
 import os
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import aiohttp
-import numpy as np
-from numpy.typing import NDArray
 
 from watchkeeper.embedded.weights import CHAT, WeightsMissing, chat_model
 from watchkeeper.encoder.client import EncoderClient, embed_blocking
 from watchkeeper.release import Follower
 from watchkeeper.serving import preprocess
+from watchkeeper.serving.base import Base
 from watchkeeper.serving.guards import guards
 from watchkeeper.serving.knowledge import Knowledge
 from watchkeeper.serving.labels import labels
@@ -23,6 +22,7 @@ from watchkeeper.serving.redact import Redactor
 from watchkeeper.serving.sessions import Sessions
 from watchkeeper.serving.tokens import TokenCounter
 from watchkeeper.serving.upstreams import Upstreams
+from watchkeeper.serving.vectors import Embed
 from watchkeeper.settings import Settings
 from watchkeeper.telemetry.spool import Spool, SpoolBusy
 
@@ -37,11 +37,8 @@ def build(settings: Settings, session: aiohttp.ClientSession, *, clock: Callable
     # Else the first prompt would pay for loading the language model.
     threading.Thread(target=preprocess.warm, name="warm", daemon=True).start()
     knowledge = None
-    if settings.knowledge.folders:
-        embed: Callable[[Sequence[str]], NDArray[np.float32]] = partial(
-            embed_blocking, encoder.url, encoder.model, api_key=key
-        )
-        knowledge = Knowledge(settings.knowledge.folders, settings.data / "knowledge", embed, encoder.model)
+    if settings.knowledge.any:
+        knowledge = Knowledge(_bases(settings, partial(embed_blocking, encoder.url, encoder.model, api_key=key)))
         knowledge.look()
     return Parts(
         settings=settings,
@@ -54,6 +51,15 @@ def build(settings: Settings, session: aiohttp.ClientSession, *, clock: Callable
         upstreams=Upstreams(settings.all_upstreams, session, clock=clock, rng=rng),
         tokens=TokenCounter.open(_tokenizer(settings)),
     )
+
+
+def _bases(settings: Settings, embed: Embed) -> Iterator[Base]:
+    """The base of everybody, and those of some. Each has its vectors for itself: one that is gone takes its own along."""
+    given, folder, model = settings.knowledge, settings.data / "knowledge", settings.encoder.model
+    if given.folders:
+        yield Base(given.folders, folder, embed, model)
+    for base in given.bases:
+        yield Base(base.folders, folder / base.name, embed, model, name=base.name, tenants=base.tenants, routes=base.routes)
 
 
 def _tokenizer(settings: Settings) -> Path | None:

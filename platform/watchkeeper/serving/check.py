@@ -22,6 +22,8 @@ _FUNCTION_WORD: Final = 0.3
 _UNKNOWN_NUMBER: Final = 0.2
 _UNKNOWN_NAME: Final = 0.5
 _OPPOSED: Final = 0.4
+_LACKED_NUMBER: Final = 0.5
+_AS_GOOD: Final = 0.05
 _SPEAKER_LIST: Final = "i me my mine myself i'm i've i'll i'd"
 _SPEAKER: Final = frozenset(_SPEAKER_LIST.split())
 """No source speaks of the speaker: these count as full words, though they are function words."""
@@ -92,12 +94,14 @@ _CAPITALISED: Final = re.compile(
 
 class Sentence(msgspec.Struct, frozen=True):
     """`score` in [0, 1] and `supported` are None where there is nothing to check: `reason` says what it is instead (a
-    question, say). Elsewhere `reason` says what is missing, empty where nothing is."""
+    question, say). Elsewhere `reason` says what is missing, empty where nothing is. `sources`: the places, from 0, of the
+    sources that carry a supported one, two at the most."""
 
     text: str
     score: float | None
     supported: bool | None
     reason: str
+    sources: tuple[int, ...] = ()
 
 
 class Support(msgspec.Struct, frozen=True):
@@ -109,17 +113,39 @@ class Support(msgspec.Struct, frozen=True):
     sentences: tuple[Sentence, ...]
 
 
+class Checker:
+    """Checks sentences against sources, each text once. The prompt's names, and numbers no source speaks against, need no
+    source."""
+
+    def __init__(self, sources: Sequence[Source], prompt: str = "") -> None:
+        self._basis = _Basis(sources, prompt) if any(source.text.strip() for source in sources) else None
+        self._known: dict[str, Sentence] = {}
+
+    def sentence(self, text: str) -> Sentence:
+        """One sentence, as `split` gives it."""
+        text = text.strip()
+        if self._basis is None:
+            return Sentence(text, None, None, "no source")
+        known = self._known.get(text)
+        if known is None:
+            known = self._known[text] = _check(text, self._basis)
+        return known
+
+    def support(self, answer: str) -> Support:
+        """How far the sources carry `answer`."""
+        if self._basis is None:
+            return Support(None, None, ())
+        checked = tuple(self.sentence(piece) for piece in split(answer) if piece.strip())
+        scores = [sentence.score for sentence in checked if sentence.score is not None]
+        if not scores:
+            return Support(None, None, checked)
+        held = sum(sentence.supported is True for sentence in checked)
+        return Support(held / len(scores), sum(scores) / len(scores), checked)
+
+
 def support(answer: str, sources: Sequence[Source], prompt: str = "") -> Support:
-    """How far `sources` carry `answer`. The prompt's names, and numbers no source speaks against, need no source."""
-    if not any(source.text.strip() for source in sources):
-        return Support(None, None, ())
-    basis = _Basis(sources, prompt)
-    checked = tuple(_check(piece, basis) for piece in split(answer) if piece.strip())
-    scores = [sentence.score for sentence in checked if sentence.score is not None]
-    if not scores:
-        return Support(None, None, checked)
-    held = sum(sentence.supported is True for sentence in checked)
-    return Support(held / len(scores), sum(scores) / len(scores), checked)
+    """How far `sources` carry `answer`; see `Checker`."""
+    return Checker(sources, prompt).support(answer)
 
 
 class _Statement:
@@ -139,8 +165,10 @@ class _Basis:
         self.stems = [frozenset(words.stem(token) for token in words.tokens(text)) for text in texts]
         self.all_stems = frozenset().union(*self.stems)
         self.statements = [_Statement(piece) for source in sources for piece in split(source.text) if piece.strip()]
-        found = [number for text in texts for number in numbers.find(text)]
-        self.readings = frozenset(reading for number in found for reading in number.readings)
+        each = [numbers.find(text) for text in texts]
+        found = [number for numbers_of_one in each for number in numbers_of_one]
+        self.readings_of = [frozenset(reading for number in one for reading in number.readings) for one in each]
+        self.readings = frozenset().union(*self.readings_of)
         self.units = frozenset(number.unit for number in found if number.unit)
         self.ranges = [span for text in texts for span in numbers.ranges(text)]
         self.acronyms = frozenset(
@@ -179,9 +207,12 @@ def _check(piece: str, basis: _Basis) -> Sentence:
     tokens = words.tokens(claim)
     if all(token in words.STOP for token in tokens):
         return Sentence(text, None, None, "nothing to check")
-    score = _overlap([token for token in tokens if token not in _NUMERIC and not token[0].isdigit()], basis)
+    shares, together = _shares([token for token in tokens if token not in _NUMERIC and not token[0].isdigit()], basis)
+    # What only several sources together hold counts half.
+    score = (max(shares) + together) / 2
     reason = "" if score >= SUPPORTED else "words that are not in the sources"
-    missing = [number.written for number in numbers.find(claim) if not basis.holds(number)]
+    found = numbers.find(claim)
+    missing = [number.written for number in found if not basis.holds(number)]
     names = _unknown_names(claim, basis)
     if missing:
         score, reason = min(score, _UNKNOWN_NUMBER), f"number not in the sources: {missing[0]}"
@@ -189,7 +220,21 @@ def _check(piece: str, basis: _Basis) -> Sentence:
         score, reason = min(score, _UNKNOWN_NAME), f"name not in the sources: {names[0]}"
     elif _opposed(claim, basis):
         score, reason = min(score, _OPPOSED), "says the opposite of a source"
-    return Sentence(text, score, score >= SUPPORTED, reason)
+    supported = score >= SUPPORTED
+    return Sentence(text, score, supported, reason, _carriers(shares, found, basis) if supported else ())
+
+
+def _carriers(shares: Sequence[float], found: Sequence[numbers.Number], basis: _Basis) -> tuple[int, ...]:
+    """The sources to name for a sentence: the one that holds most of its words and all of its numbers, and another that
+    is as good; where it takes several, the best two."""
+    worth = [
+        share - _LACKED_NUMBER * sum(not number.readings & readings for number in found)
+        for share, readings in zip(shares, basis.readings_of, strict=True)
+    ]
+    order = sorted(range(len(worth)), key=lambda at: -worth[at])[:2]
+    if worth[order[0]] >= SUPPORTED:
+        order = [at for at in order if worth[at] >= max(SUPPORTED, worth[order[0]] - _AS_GOOD)]
+    return tuple(sorted(order))
 
 
 def _no_claim(text: str) -> str:
@@ -208,19 +253,18 @@ def _no_claim(text: str) -> str:
     return ""
 
 
-def _overlap(tokens: list[str], basis: _Basis) -> float:
-    """The weighted share of the words that the best source holds; what only several sources together hold counts half.
-    Numbers are no words here: they are held or not for themselves."""
+def _shares(tokens: list[str], basis: _Basis) -> tuple[list[float], float]:
+    """The weighted share of the words that each source holds, and that all of them do together. Numbers are no words here:
+    they are held or not for themselves."""
     if not tokens:
-        return 1.0
+        return [1.0] * len(basis.stems), 1.0
     weights = [_FUNCTION_WORD if token in words.STOP and token not in _SPEAKER else 1.0 for token in tokens]
     stems = [words.stem(token) for token in tokens]
 
     def share(held: frozenset[str]) -> float:
         return sum(weight for weight, stem in zip(weights, stems, strict=True) if stem in held) / sum(weights)
 
-    best = max(share(held) for held in basis.stems)
-    return (best + share(basis.all_stems)) / 2
+    return [share(held) for held in basis.stems], share(basis.all_stems)
 
 
 def _unknown_names(claim: str, basis: _Basis) -> list[str]:

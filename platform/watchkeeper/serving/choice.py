@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from watchkeeper.serving.citing import Citing
 from watchkeeper.serving.leaves import Document, plain
 
 CALLS: Final = "tool_calls"
@@ -34,7 +35,8 @@ class Choice:
     """`answer`: the text as received; `delivered`: what the client got of it, None while that is the answer itself.
     `extra`: the message's other fields, put together from their pieces; `extra_delivered`: what leaves of them, None while
     that is all of them. `support`: as in `Record`. `withheld`: why the answer was cut, for the client; `json`:
-    whether it is the JSON that was asked for."""
+    whether it is the JSON that was asked for. `citing`: what is cited of it; `below_min_support`: what was done about too
+    little support."""
 
     index: int = 0
     answer: str = ""
@@ -45,6 +47,8 @@ class Choice:
     support: float | None = None
     withheld: dict[str, str | int] = field(default_factory=dict)
     json: dict[str, Any] | None = None
+    citing: Citing | None = None
+    below_min_support: str | None = None
 
     @property
     def begun(self) -> bool:

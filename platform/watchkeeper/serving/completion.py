@@ -141,6 +141,13 @@ def _about(journey: Journey, choice: Choice | None = None) -> dict[str, Any]:
         "entities": list(journey.entities),
         "left_out": dict(journey.left_out),
     }
+    if choice.citing is not None and journey.sources:
+        about["citations"] = msgspec.to_builtins(choice.citing.found)
+    if choice.below_min_support:
+        about["below_min_support"] = choice.below_min_support
+    ground = journey.spans.get("ground")
+    if ground is not None and "no_hit" in ground.attributes:
+        about["no_hit"] = ground.attributes["no_hit"]
     if choice.json is not None:
         about["json"] = choice.json
     return about | choice.withheld

@@ -3,7 +3,7 @@
 Names come from headings, bold terms, Title Case names, acronyms and code identifiers of the documents, and from a list
 (`entities.txt`: one name a line, other spellings after `|`). Matching is exact at word boundaries (acronyms and
 identifiers by exact case), then tolerant of one typing error in a long name. Precise rather than complete: a name is not
-linked on a guess. Knows nothing of what the names stand for.
+linked on a guess, and a spelling that two names share links neither. Knows nothing of what the names stand for.
 """
 
 import re
@@ -18,6 +18,8 @@ from watchkeeper.serving import words
 from watchkeeper.serving.passages import plain
 
 FILE_NAME: Final = "entities.txt"
+_NOBODY: Final = ""
+"""The name of a spelling that several names share."""
 MOST_FUZZY_WORDS: Final = 400
 """Words of a text, from its beginning, that are looked at for near misses."""
 
@@ -70,8 +72,8 @@ class Catalogue:
             key = _lower(spelling)
             if key in self._automaton or len(key) < 2:
                 continue
-            names.add(name)
-            self._automaton.add_word(key, (len(key), spelling if exact else None, name))
+            names |= {name} - {_NOBODY}
+            self._automaton.add_word(key, (spelling, exact, name))
             if not exact and len(key) >= 8 and not any(char.isdigit() for char in key):
                 self._near[(len(key.split()), key[0])].append((key, name))
         self.names = tuple(sorted(names))
@@ -82,7 +84,7 @@ class Catalogue:
     def build(cls, documents: Iterable[str], listed: Iterable[str] = ()) -> "Catalogue":
         """From the texts of the documents, and the lines of the list, which comes first."""
         texts = list(documents)
-        return cls([*_listed(listed), *_named(texts)])
+        return cls([*_unshared(_listed(listed)), *_named(texts)])
 
     def link(self, text: str) -> tuple[str, ...]:
         """The names that the text mentions, once each, in the order of their first mention. Of overlapping names the
@@ -92,16 +94,18 @@ class Catalogue:
         lower = _lower(text)
         found = self._exact(text, lower)
         found += self._near_misses(lower, found)
-        return tuple(dict.fromkeys(name for _, _, name in sorted(found)))
+        return tuple(dict.fromkeys(name for _, _, name in sorted(found) if name != _NOBODY))
 
     def _exact(self, text: str, lower: str) -> list[tuple[int, int, str]]:
         """(start, end, name) of each mention; no two overlap."""
         mentions = []
-        for last, (length, exact, name) in self._automaton.iter(lower):
-            start, end = last + 1 - length, last + 1
-            if exact is not None and text[start:end] != exact:
+        for last, (spelling, exact, name) in self._automaton.iter(lower):
+            start, end = last + 1 - len(spelling), last + 1
+            if exact and text[start:end] != spelling:
                 continue
-            if _bounded(lower, start, end, plural=exact is None and length >= 5):
+            # "nightjars" are birds, whoever has a Project Nightjar.
+            plural = not exact and len(spelling) >= 5 and _as_capital(text[start:end], spelling)
+            if _bounded(lower, start, end, plural=plural):
                 mentions.append((start, end, name))
         mentions.sort(key=lambda mention: (mention[0], -mention[1]))
         kept: list[tuple[int, int, str]] = []
@@ -134,13 +138,24 @@ _WORDS: Final = re.compile(r"[^\W_](?:[\w'’-]*[^\W_])?")
 
 
 def _nearest(text: str, names: Sequence[tuple[str, str]]) -> str | None:
-    """The name that is one edit away, within one longer word; one that ends otherwise (policy, police) is another word."""
-    for key, name in names:
-        if abs(len(key) - len(text)) <= 1 and key[-1] == text[-1] and OSA.distance(key, text, score_cutoff=1) == 1:
-            differing = [(a, b) for a, b in zip(key.split(), text.split(), strict=True) if a != b]
-            if len(differing) == 1 and min(map(len, differing[0])) >= 5:
-                return name
-    return None
+    """The name that is one edit away, within one longer word; one that ends otherwise (policy, police) is another word.
+    None where two names are as near."""
+    near = {name for key, name in names if _is_near(key, text)}
+    return near.pop() if len(near) == 1 else None
+
+
+def _is_near(key: str, text: str) -> bool:
+    if abs(len(key) - len(text)) > 1 or key[-1] != text[-1] or OSA.distance(key, text, score_cutoff=1) != 1:
+        return False
+    differing = [(a, b) for a, b in zip(key.split(), text.split(), strict=True) if a != b]
+    return len(differing) == 1 and min(map(len, differing[0])) >= 5
+
+
+def _as_capital(written: str, spelling: str) -> bool:
+    """Whether every word that the spelling has with a capital is written with one."""
+    return all(
+        word[0].isupper() or not name[0].isupper() for word, name in zip(written.split(), spelling.split(), strict=True)
+    )
 
 
 def _bounded(lower: str, start: int, end: int, plural: bool) -> bool:
@@ -163,6 +178,16 @@ def _lower(text: str) -> str:
     return lower if len(lower) == len(text) else "".join(low if len(low := char.lower()) == 1 else char for char in text)
 
 
+def _unshared(spellings: Iterable[tuple[str, str, bool]]) -> Iterator[tuple[str, str, bool]]:
+    """Spellings of several names are nobody's: none is better than the wrong one."""
+    given = list(spellings)
+    owners: dict[str, set[str]] = defaultdict(set)
+    for spelling, name, _ in given:
+        owners[_lower(spelling)].add(_lower(name))
+    for spelling, name, exact in given:
+        yield spelling, _NOBODY if len(owners[_lower(spelling)]) > 1 else name, exact
+
+
 def _listed(lines: Iterable[str]) -> Iterator[tuple[str, str, bool]]:
     for line in lines:
         spellings = [part.strip() for part in line.split("|")]
@@ -172,6 +197,8 @@ def _listed(lines: Iterable[str]) -> Iterator[tuple[str, str, bool]]:
 
 def _by_case(name: str) -> bool:
     """Whether a name is one only in its own case: acronyms (IT, not it) and identifiers."""
+    if _ERROR_CODE.fullmatch(name):
+        return False
     return (" " not in name and _IDENTIFIER.fullmatch(name) is not None) or _ACRONYM.fullmatch(name) is not None
 
 
@@ -180,12 +207,11 @@ def _named(texts: Sequence[str]) -> Iterator[tuple[str, str, bool]]:
     prose = [_FENCED.sub("\n", text) for text in texts]
     common = Counter(word for text in prose for word in _LOWER.findall(_CODE.sub(" ", text)))
     seen = [_Document(text, common) for text in prose]
+    coded = [pair for document in seen for pair in document.coded]
+    yield from ((name, name, False) for name, _ in coded)
+    yield from _unshared((short, name, True) for name, short in coded)
     for document in seen:
-        for name, short in document.coded:
-            yield name, name, False
-            yield short, name, True
-    for document in seen:
-        yield from ((name, name, True) for name in document.identifiers)
+        yield from ((name, name, _by_case(name)) for name in document.identifiers)
     titled = Counter(name for document in seen for name in document.titled)
     for document in seen:
         names = [_without_verb(name, titled) for name in document.titled]

@@ -9,6 +9,7 @@ Measured against reciprocal rank fusion in the README. Knows nothing of files.
 
 import logging
 import math
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
@@ -42,12 +43,16 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Index:
-    """`vectors`: (n, d) unit rows, one for each passage; None while there are none: then keywords alone decide."""
+    """`vectors`: (n, d) unit rows, one for each passage; None while there are none: then keywords alone decide. `terms`: of
+    each passage, where they are known already."""
 
-    def __init__(self, passages: Sequence[Passage], vectors: Vectors | None = None) -> None:
+    def __init__(
+        self, passages: Sequence[Passage], vectors: Vectors | None = None, terms: Sequence[Sequence[str]] | None = None
+    ) -> None:
         self.passages = tuple(passages)
         self.vectors = vectors
-        terms = [words.content(text_of(passage)) for passage in self.passages]
+        if terms is None:
+            terms = [terms_of(passage) for passage in self.passages]
         self._rarity = _rarity(terms)
         self._unknown = math.log(1 + (len(terms) + 0.5) / 0.5)
         self._bm25 = _bm25(terms) if self._rarity else None
@@ -64,7 +69,7 @@ class Index:
         `embedding`: of the query, (d,), unit length; None while the encoder is away.
         """
         fits = self.vectors is not None and embedding is not None and embedding.shape == self.vectors.shape[1:]
-        terms = set(words.content(query)) - COURTESY
+        terms = _asked(query)
         if not self.passages or not terms:
             return Found((), degraded=bool(self.passages) and not fits)
         scores = self._scores(terms, embedding if fits else None, words.unspaced(query))
@@ -103,13 +108,27 @@ def text_of(passage: Passage) -> str:
     return f"{passage.title}\n{passage.text}"
 
 
+def asks(query: str) -> bool:
+    """Whether a text asks for anything: more than courtesies and function words."""
+    return bool(_asked(query))
+
+
+def _asked(query: str) -> set[str]:
+    return set(words.content(query)) - COURTESY
+
+
+def terms_of(passage: Passage) -> list[str]:
+    """The terms by which a passage is found, repeated ones too. Interned: a base repeats few words many times."""
+    return [sys.intern(term) for term in words.content(text_of(passage))]
+
+
 def _rarity(terms: Sequence[Sequence[str]]) -> dict[str, float]:
     """The inverse document frequency of each term, as Lucene and bm25s compute it."""
     frequencies = Counter(term for each in terms for term in set(each))
     return {term: math.log(1 + (len(terms) - n + 0.5) / (n + 0.5)) for term, n in frequencies.items()}
 
 
-def _bm25(terms: list[list[str]]) -> Any:
+def _bm25(terms: Sequence[Sequence[str]]) -> Any:
     import bm25s  # 0.3 s, most of it scipy: paid by the thread that builds an index
 
     # It sets itself to DEBUG, and would write into the log of whoever has set one up.

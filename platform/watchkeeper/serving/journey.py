@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from watchkeeper.record import Message, Record, Redact, Scalar, Source, Stage, StageName, StageStatus, Verdict
 from watchkeeper.release import Release
+from watchkeeper.serving.check import Checker
 from watchkeeper.serving.choice import Choice, written_calls
 from watchkeeper.serving.redacted import redacted_record
 from watchkeeper.serving.request import ChatRequest, Refused, Turn
@@ -64,6 +65,7 @@ class Journey:
     `finish_reason`, `support` and `extra` are the journey's. `usage`: tokens of the last call to an upstream; `spent`: of
     those before it. `query`: the prompt's copy for retrieval. `prompt_tokens`, `answer_tokens`: what the messages have, and
     what an answer may have, for the upstream. `left_out`: how many stored messages, turns and passages did not fit.
+    `index_version`: of the knowledge that its tenant and route may read, empty where there is none.
     `kept`: whether its record has been made."""
 
     request_id: str
@@ -85,6 +87,7 @@ class Journey:
     history: tuple[Message, ...] = ()
     sources: tuple[Source, ...] = ()
     retrieved: int | None = None
+    index_version: str = ""
     entities: tuple[str, ...] = ()
     candidates: list[Upstream] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
@@ -93,6 +96,7 @@ class Journey:
     usage: tuple[int, int] | None = None
     spent: tuple[int, int] = (0, 0)
     answer_model: str | None = None
+    checker: Checker | None = None
     verdicts: list[Verdict] = field(default_factory=list)
     redactions: Counter[str] = field(default_factory=Counter)
     spans: dict[StageName, Span] = field(default_factory=dict)

@@ -1,241 +1,96 @@
-"""The knowledge base: folders of Markdown and text files, indexed, and indexed again when a file changes.
+"""All knowledge bases, and what one request may read of them: the bases that are open to its tenant and its route.
 
-Searching never waits: it reads the last good index, and at most every two seconds has a thread look for changes. Keywords
-are searched as soon as the files are read; embeddings join them when the encoder has made them, and stay on disk.
+Each base is searched by itself and its passages take their place by their score, which means the same in all of them: so
+not even a word's rarity in one tenant's documents shows in what another one finds. Knows nothing of files or of indexing.
 """
 
-import logging
-import os
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Final
+import hashlib
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from watchkeeper.serving import entities
-from watchkeeper.serving.entities import Catalogue
-from watchkeeper.serving.index import Found, Index, text_of
-from watchkeeper.serving.passages import SUFFIXES, Passage, Unreadable, cut, read
-from watchkeeper.serving.vectors import Embed, VectorCache
-
-CHECK_S: Final = 2.0
-RETRY_S: Final = (1.0, 10.0)
-"""How long to wait before the encoder, or a build that failed, is tried again: at first, and at the most."""
-MAX_FILES: Final = 5_000
-
-log = logging.getLogger(__name__)
-
-Stamp = tuple[int, int]
+from watchkeeper.record import Source
+from watchkeeper.serving.base import Base, Indexed, Problem
+from watchkeeper.serving.index import Found
+from watchkeeper.settings.serving import SHARED
 
 
-class Problem(msgspec.Struct, frozen=True):
-    """What was left out, and why. `path`: of a file or folder; empty where it is about the whole base."""
+class Reading:
+    """Some bases, as they are at this moment: what is indexed again meanwhile is not seen. `names`: theirs."""
 
-    path: str
-    reason: str
+    def __init__(self, bases: Sequence[Base]) -> None:
+        self.names = tuple(base.name or SHARED for base in bases)
+        self._indexed: tuple[Indexed | None, ...] = tuple(base.indexed for base in bases)
 
+    def __bool__(self) -> bool:
+        """Whether there is any base to read."""
+        return bool(self._indexed)
 
-class _Document(msgspec.Struct, frozen=True):
-    """One file as it was read. `reason`: why there is nothing of it, empty where there is."""
+    @cached_property
+    def version(self) -> str:
+        """16 hex digits that change when what can be found here does; empty where there is no base."""
+        versions = [indexed.version if indexed else "" for indexed in self._indexed]
+        if len(versions) < 2:
+            return "".join(versions)
+        return hashlib.sha256(" ".join(versions).encode()).hexdigest()[:16]
 
-    stamp: Stamp
-    text: str = ""
-    passages: tuple[Passage, ...] = ()
-    reason: str = ""
+    def search(self, query: str, embedding: NDArray[np.float32] | None, k: int, min_score: float) -> Found:
+        """The `k` best passages of at least `min_score`; see `Index`. A base without its first index gives none,
+        degraded."""
+        if len(self._indexed) == 1 and self._indexed[0] is not None:
+            return self._indexed[0].index.search(query, embedding, k, min_score)
+        sources: dict[str, Source] = {}
+        degraded = False
+        for indexed in self._indexed:
+            found = indexed.index.search(query, embedding, k, min_score) if indexed else Found((), degraded=True)
+            degraded = degraded or found.degraded
+            for source in found.sources:
+                known = sources.get(source.text)
+                if known is None or known.score < source.score:
+                    sources[source.text] = source
+        best = sorted(sources.values(), key=lambda source: -source.score)
+        return Found(tuple(best[:k]), degraded)
 
-
-class _Missing(Exception):
-    """A folder of the base is not there; the message is its path."""
+    def link(self, text: str) -> tuple[str, ...]:
+        """The names of these bases that the text mentions, once each; see `Catalogue`."""
+        linked = [name for indexed in self._indexed if indexed for name in indexed.catalogue.link(text)]
+        return tuple(dict.fromkeys(linked))
 
 
 class Knowledge:
-    """`embed`: texts → (n, d) unit rows, called from a thread; may raise. `model`: its name: the vectors of another model
-    are not mixed with these. `cache`: the folder for the vectors."""
+    """The bases of one gateway worker."""
 
-    def __init__(
-        self,
-        folders: Sequence[Path],
-        cache: Path,
-        embed: Embed,
-        model: str,
-        clock: Callable[[], float] = time.monotonic,
-        retry_s: tuple[float, float] = RETRY_S,
-    ) -> None:
-        self._folders = tuple(folders)
-        self._vectors = VectorCache(cache, model)
-        self._embed = embed
-        self._clock = clock
-        self._index: Index | None = None
-        self._catalogue = Catalogue()
-        self._problems: tuple[Problem, ...] = ()
-        self._documents: dict[str, _Document] = {}
-        self._building = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._retry_s = retry_s
-        self._next_check = float("-inf")
-        self._closed = threading.Event()
+    def __init__(self, bases: Iterable[Base]) -> None:
+        self.bases = tuple(bases)
 
-    @property
-    def catalogue(self) -> Catalogue:
-        """The names that the base uses, as of the last good index."""
-        return self._catalogue
-
-    @property
-    def problems(self) -> tuple[Problem, ...]:
-        """Everything that was left out of the last index, or kept it from being renewed."""
-        return self._problems
+    def reading(self, tenant: str, route: str) -> Reading:
+        """What a request of this tenant on this route may read. Has each of these bases look for changes, by and by."""
+        open_to = [base for base in self.bases if base.open_to(tenant, route)]
+        for base in open_to:
+            base.look()
+        return Reading(open_to)
 
     @property
     def complete(self) -> bool:
-        """Whether what was read last can be found by meaning too."""
-        index = self._index
-        return index is not None and (index.vectors is not None or not index.passages)
+        """Whether what was read last can be found by meaning too, in all bases."""
+        return all(base.complete for base in self.bases)
 
     @property
-    def size(self) -> int:
-        """How many passages can be found."""
-        return len(self._index.passages) if self._index else 0
-
-    def search(self, query: str, embedding: NDArray[np.float32] | None, k: int, min_score: float) -> Found:
-        """The `k` best passages of at least `min_score`; see `Index`. Before the first index is there: none, degraded."""
-        self.look()
-        if self._index is None:
-            return Found((), degraded=True)
-        return self._index.search(query, embedding, k, min_score)
+    def problems(self) -> tuple[Problem, ...]:
+        return tuple(problem for base in self.bases for problem in base.problems)
 
     def look(self) -> None:
-        """Has a thread look for changes, unless one did within `CHECK_S`. Call it at the start, too."""
-        now = self._clock()
-        if now < self._next_check or (self._thread and self._thread.is_alive()) or self._closed.is_set():
-            return
-        self._next_check = now + CHECK_S
-        self._thread = threading.Thread(target=self._look, name="knowledge", daemon=True)
-        self._thread.start()
+        """Has every base look for changes. Call it at the start."""
+        for base in self.bases:
+            base.look()
 
     def wait(self, timeout_s: float) -> bool:
-        """Waits for the thread that looks; whether it has ended: all there is has been indexed, by meaning too."""
-        if self._thread:
-            self._thread.join(timeout_s)
-        return not (self._thread and self._thread.is_alive())
+        """Waits for the bases that look, that long for each; whether all have ended: all there is has been indexed."""
+        ended = [base.wait(timeout_s) for base in self.bases]
+        return all(ended)
 
     def close(self) -> None:
-        """Nothing is looked for any more; what is indexed can still be searched."""
-        self._closed.set()
-
-    def _look(self) -> None:
-        pause, most = self._retry_s
-        while not self.refresh() and not self._closed.wait(pause):
-            pause = min(pause * 2, most)
-
-    def refresh(self) -> bool:
-        """Looks now, and indexes what has changed. Raises nothing: what went wrong is in `problems`, the index stays.
-        False: something failed that may work later."""
-        with self._building:
-            try:
-                if self._read() or self._index is None:
-                    self._rebuild()
-                return self._add_vectors()
-            except _Missing as missing:
-                self._problems = (Problem(str(missing), "no such folder"),)
-                return True
-            except Exception as error:  # the last good index goes on serving
-                log.exception("the knowledge base could not be indexed again")
-                self._documents = {}
-                self._problems = (Problem("", f"could not be indexed again: {type(error).__name__}"),)
-                return False
-
-    def _read(self) -> bool:
-        """Reads the files that are new or have changed; whether anything did. Raises `_Missing` where an index is there
-        already: a folder that went away (an unmounted disk) does not empty the base."""
-        found = dict(self._files())
-        read_anew = {
-            name: _load(name, path, stamp)
-            for name, (path, stamp) in found.items()
-            if name not in self._documents or self._documents[name].stamp != stamp
-        }
-        changed = bool(read_anew) or len(found) != len(self._documents)
-        self._documents = {name: read_anew.get(name) or self._documents[name] for name in found}
-        return changed
-
-    def _files(self) -> Iterator[tuple[str, tuple[Path, Stamp]]]:
-        """(name, (path, stamp)) of all files, `MAX_FILES` at most, in order. Names begin with their folder's where there
-        are several folders. Hidden files and folders are passed over."""
-        count = 0
-        for folder in self._folders:
-            if not folder.is_dir():
-                if self._index is not None:
-                    raise _Missing(str(folder))
-                continue
-            prefix = f"{folder.name}/" if len(self._folders) > 1 else ""
-            for root, inner, files in os.walk(folder):
-                inner[:] = sorted(name for name in inner if not name.startswith("."))
-                for name in sorted(files):
-                    path = Path(root, name)
-                    if name.startswith(".") or path.suffix.lower() not in SUFFIXES or count >= MAX_FILES:
-                        continue
-                    try:
-                        status = path.stat()
-                    except OSError:  # it went away meanwhile, or is a link to nothing
-                        continue
-                    count += 1
-                    yield prefix + path.relative_to(folder).as_posix(), (path, (status.st_mtime_ns, status.st_size))
-
-    def _rebuild(self) -> None:
-        """Index and catalogue of what was read. The first index has keywords only, so that it is there at once; a later
-        one has its vectors before it takes the place of one that has."""
-        documents = {name: document for name, document in self._documents.items() if not document.reason}
-        listed = [document for name, document in documents.items() if Path(name).name == entities.FILE_NAME]
-        told = [document for name, document in documents.items() if Path(name).name != entities.FILE_NAME]
-        index = Index([passage for document in told for passage in document.passages])
-        catalogue = Catalogue.build(
-            (document.text for document in told), (line for document in listed for line in document.text.splitlines())
-        )
-        if self._index is not None and self._index.vectors is not None:
-            index = self._with_vectors(index) or index
-        self._index, self._catalogue = index, catalogue
-        self._problems = tuple(self._find_problems())
-
-    def _add_vectors(self) -> bool:
-        """Completes the index that serves; whether it is complete."""
-        index = self._index
-        if index is None or index.vectors is not None or not index.passages:
-            return True
-        complete = self._with_vectors(index)
-        self._index = complete or index
-        return complete is not None
-
-    def _with_vectors(self, index: Index) -> Index | None:
-        """None while the encoder is away."""
-        if not index.passages:
-            return index
-        try:
-            return index.with_vectors(self._vectors.of([text_of(passage) for passage in index.passages], self._embed))
-        except Exception as error:
-            log.info("the knowledge base is searched by keywords for now: %s: %s", type(error).__name__, error)
-            return None
-
-    def _find_problems(self) -> Iterator[Problem]:
-        for folder in self._folders:
-            if not folder.is_dir():
-                yield Problem(str(folder), "no such folder")
-        for name, document in self._documents.items():
-            if document.reason:
-                yield Problem(name, document.reason)
-        if len(self._documents) >= MAX_FILES:
-            yield Problem("", f"only the first {MAX_FILES} files are read")
-
-
-def _load(name: str, path: Path, stamp: Stamp) -> _Document:
-    """One file, read and cut. A file that cannot be is left out, and says why."""
-    try:
-        text = read(path)
-        return _Document(stamp, text, tuple(cut(name, text)))
-    except Unreadable as error:
-        return _Document(stamp, reason=str(error))
-    except Exception as error:
-        log.exception("%s is left out of the knowledge base", name)
-        return _Document(stamp, reason=f"could not be cut into passages: {type(error).__name__}")
+        for base in self.bases:
+            base.close()

@@ -2,7 +2,8 @@
 
     admit ▸ preprocess ▸ embed ▸ ground ▸ guard_in ▸ route ▸ generate ▸ check ▸ guard_out ▸ postprocess
 
-On a stream, `guard_out` also runs on each window of the answer before it leaves (stream.py).
+What `check` found is told last, in the answer itself, where the release wants it. On a stream, `guard_out` also runs on
+each window of the answer before it leaves (stream.py).
 """
 
 from collections.abc import AsyncGenerator
@@ -30,7 +31,7 @@ from watchkeeper.serving.structured import INVALID_JSON
 from watchkeeper.serving.wire import Delta, UpstreamFailed
 
 BEFORE: Final[tuple[Stage, ...]] = (admit.STAGE, preprocess.STAGE, embed.STAGE, ground.STAGE, guard_in.STAGE, route.STAGE)
-AFTER: Final[tuple[Stage, ...]] = (check.STAGE, guard_out.STAGE, postprocess.STAGE)
+AFTER: Final[tuple[Stage, ...]] = (check.STAGE, guard_out.STAGE, postprocess.STAGE, check.DELIVER)
 
 
 class Loop:

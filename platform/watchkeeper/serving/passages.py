@@ -1,7 +1,7 @@
 """Documents cut into passages: about 120 words each, at headings and paragraphs, with the headings above them as title.
 
 Markdown and plain text. Code blocks and tables stay whole where they fit; the rows of a long table take its head along.
-Knows nothing of how passages are found again.
+Knows nothing of files, nor of how passages are found again.
 """
 
 import re
@@ -14,8 +14,6 @@ import msgspec
 from watchkeeper.serving import words
 from watchkeeper.serving.sentences import code_blocks, split
 
-SUFFIXES: Final = frozenset({".md", ".markdown", ".txt", ".text"})
-MAX_BYTES: Final = 2_000_000
 TARGET: Final = 120
 """Words. A passage that has reached half of this is closed rather than made longer than half as much again."""
 MAX_CHARACTERS: Final = 1200
@@ -39,21 +37,6 @@ class Passage(msgspec.Struct, frozen=True):
     id: str
     title: str
     text: str
-
-
-def read(path: Path) -> str:
-    """A file's text. Raises `Unreadable` when it is huge, binary, not UTF-8, or cannot be read at all."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise Unreadable(f"larger than {MAX_BYTES // 1_000_000} MB")
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise Unreadable("not UTF-8") from None
-    except OSError as error:
-        raise Unreadable(error.strerror or type(error).__name__) from None
-    if "\0" in text:
-        raise Unreadable("not a text file")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def cut(name: str, text: str) -> list[Passage]:

@@ -30,7 +30,8 @@ _STARTER: Final = re.compile(
 )
 _CLOSERS: Final = "\"'”’»)\\]}*_`）】〉》」』"
 _CANDIDATE: Final = re.compile(
-    rf"(?<![.!?…])(?P<mark>[.!?…؟۔։።]++)[{_CLOSERS}]*+(?=\s)"  # an end mark, closing quotes, then white space
+    # an end mark, closing quotes, marks of sources ([1]), then white space
+    rf"(?<![.!?…])(?P<mark>[.!?…؟۔։።]++)[{_CLOSERS}]*+(?:\[\d{{1,2}}\])*+(?=\s)"
     rf"|[。！？｡।॥]++[{_CLOSERS}]*+(?![。！？｡।॥])"  # in these scripts no space need follow
     r"|(?P<line>\n\s*+)"
 )

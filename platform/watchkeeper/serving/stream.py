@@ -16,6 +16,7 @@ from watchkeeper.serving.judging import blocking
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.postprocess import postprocess
 from watchkeeper.serving.redact import redact, releasable
+from watchkeeper.serving.stages.check import citing_of, deliver
 from watchkeeper.serving.stages.guard_out import judge_answer, judge_extra, judge_whole, merge_into, withhold
 from watchkeeper.serving.stages.postprocess import conclude
 
@@ -43,6 +44,9 @@ class Windows:
         self._emitted = 0
         self._judged = 0
         self._judged_at = journey.clock()
+        self._citing = citing_of(journey, choice) if parts.settings.stages.check else None
+        if self._citing is not None and self._mode == "audit":
+            self._citing.marked = False  # nothing waits there for the end of a sentence
 
     async def receive(self) -> AsyncIterator[Piece]:
         """What may leave of the answer as it now stands."""
@@ -75,6 +79,9 @@ class Windows:
         if self._parts.settings.stages.postprocess:
             with journey.step("postprocess"):
                 rest = rest if choice.json is not None else self._finished(rest)
+        if self._citing is not None:
+            with journey.step("check"):
+                rest = deliver(journey, choice.delivered or "", rest)
         if rest:
             self._emitted = len(choice.answer)
             yield self._leaves(rest)
@@ -122,10 +129,12 @@ class Windows:
         for first, last, _ in sorted(spans, reverse=True):
             if first < cut < last:
                 cut = first
+        citing = self._citing if self._citing and self._citing.marked else None
+        cut, whole = citing.ready(answer, self._emitted, cut) if citing else (cut, False)
         if cut > self._emitted:
             piece = self._cleaned(self._emitted, cut, spans)
             self._emitted = cut
-            yield piece
+            yield citing.add(piece, whole=whole) if citing else piece
 
     def _cleaned(self, start: int, end: int, spans: tuple[tuple[int, int, str], ...]) -> str:
         inside = [(max(a, start) - start, min(b, end) - start, name) for a, b, name in spans if b > start and a < end]

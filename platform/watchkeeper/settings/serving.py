@@ -1,12 +1,14 @@
 """Settings of what answers: gateway, models, knowledge, guards, and what becomes of personal data."""
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from watchkeeper.settings.values import Duration, HttpUrl, Port, Section
 
+SHARED: Final = "shared"
+"""The base of documents that every request may read."""
 MIN_SPOOL_BYTES: Final = 16_000_000
 """Less would be the logs of a few idle workers."""
 
@@ -105,8 +107,35 @@ class Preprocess(Section):
     truncate: Literal["oldest", "refuse"] = "oldest"
 
 
+class KnowledgeBase(Section):
+    """Documents for some: `tenants` and `routes` whose requests may read them; none named: everybody's."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    folders: Annotated[tuple[Path, ...], Field(min_length=1)]
+    tenants: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
+
+
 class Knowledge(Section):
+    """`folders`: documents for every request; `bases`: for some."""
+
     folders: tuple[Path, ...] = ()
+    bases: tuple[KnowledgeBase, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_apart(self) -> Self:
+        names = [base.name for base in self.bases]
+        for name in names:
+            if name == SHARED:
+                raise ValueError(f"bases: {SHARED!r} is the name of the base that `folders` makes; give another one")
+            if names.count(name) > 1:
+                raise ValueError(f"bases: two have the name {name!r}")
+        return self
+
+    @property
+    def any(self) -> bool:
+        """Whether there is any document to read."""
+        return bool(self.folders or self.bases)
 
 
 class Guards(Section):

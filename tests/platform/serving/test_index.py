@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from watchkeeper.serving.index import Index
-from watchkeeper.serving.passages import Passage, cut, read
+from watchkeeper.serving.passages import Passage, cut
 
 HANDBOOK = Path(__file__).parent / "handbook"
 TOPICS = [
@@ -55,7 +55,7 @@ def embed(texts: Sequence[str]) -> NDArray[np.float32]:
 @pytest.fixture(scope="module")
 def keywords() -> Index:
     files = sorted(path for path in HANDBOOK.rglob("*") if path.is_file())
-    return Index([passage for path in files for passage in cut(path.relative_to(HANDBOOK).as_posix(), read(path))])
+    return Index([passage for path in files for passage in cut(path.relative_to(HANDBOOK).as_posix(), path.read_text())])
 
 
 @pytest.mark.parametrize(("question", "answer"), KEYWORD_QUESTIONS)

@@ -1,265 +1,167 @@
-"""The knowledge base as a gateway uses it: it answers at once, and follows its files."""
+"""What a request may read: the bases of its tenant and its route, and not a trace of any other."""
 
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from watchkeeper.serving import knowledge as module
-from watchkeeper.serving.index import Found
-from watchkeeper.serving.knowledge import CHECK_S, Knowledge, Problem
-from watchkeeper.serving.passages import read
+from watchkeeper.serving.base import Base
+from watchkeeper.serving.knowledge import Knowledge
+
+TENANTS = ("acme", "bolt", "crow")
+ROUTES = ("default", "support")
 
 
-class Encoder:
-    """Every text has a vector of its own, but the same words the same. Away until `here`."""
-
-    def __init__(self, here: bool = True) -> None:
-        self.here = threading.Event()
-        if here:
-            self.here.set()
-        self.asked = 0
-
-    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        if not self.here.is_set():
-            raise ConnectionError("away")
-        self.asked += len(texts)
-        rows = np.zeros((len(texts), 384), dtype=np.float32)
-        for row, text in zip(rows, texts, strict=True):
-            for word in text.lower().split():
-                row[sum(map(ord, word)) % 384] += 1
-        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def make(folder: Path, encoder: Encoder | None = None, clock: Clock | None = None, *more: Path) -> Knowledge:
-    return Knowledge(
-        [folder, *more],
-        folder.parent / "data",
-        encoder or Encoder(),
-        "toy",
-        clock=clock or Clock(),
-        retry_s=(0.001, 0.01),
-    )
-
-
-def ids(found: Found) -> list[str]:
-    return [source.id for source in found.sources]
+def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+    """All texts mean the same: whatever keeps them apart is not the encoder."""
+    return np.full((len(texts), 4), 0.5, dtype=np.float32)
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    base = tmp_path / "docs"
-    (base / "inner").mkdir(parents=True)
-    (base / "leave.md").write_text("# Leave\n\nAnnual leave is 28 days.", encoding="utf-8")
-    (base / "inner" / "dogs.txt").write_text("Dogs are welcome on Fridays.", encoding="utf-8")
-    return base
+def make(tmp_path: Path) -> Iterator[Callable[..., Base]]:
+    made: list[Base] = []
+
+    def base(name: str, text: str, *, tenants: tuple[str, ...] = (), routes: tuple[str, ...] = ()) -> Base:
+        folder = tmp_path / f"{len(made)}-{name or 'shared'}"
+        folder.mkdir()
+        (folder / "rules.md").write_text(text, encoding="utf-8")
+        one = Base([folder], tmp_path / f"{len(made)}-cache", embed, "toy", name=name, tenants=tenants, routes=routes)
+        made.append(one)
+        assert one.refresh()
+        return one
+
+    yield base
+    for one in made:
+        one.close()
 
 
-def test_a_base_is_read_with_its_inner_folders(folder: Path) -> None:
-    base = make(folder)
-    assert base.refresh()
-    assert base.size == 2
-    assert ids(base.search("annual leave", None, 3, 0.3)) == ["leave.md#1"]
-    assert ids(base.search("dogs on Fridays", None, 3, 0.3)) == ["inner/dogs.txt#1"]
-    assert base.problems == ()
+def found(knowledge: Knowledge, tenant: str, route: str = "default", query: str = "How many days of leave?") -> list[str]:
+    reading = knowledge.reading(tenant, route)
+    vector = np.full(4, 0.5, dtype=np.float32)
+    return [source.id for source in reading.search(query, vector, 10, 0.0).sources]
 
 
-def test_before_the_first_index_a_search_gives_nothing_and_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = make(folder)
-    go_on = threading.Event()
-
-    def slow(path: Path) -> str:
-        assert go_on.wait(10)
-        return read(path)
-
-    monkeypatch.setattr(module, "read", slow)
-    assert base.search("annual leave", None, 3, 0.3) == Found((), degraded=True)
-    go_on.set()
-    assert base.wait(10)
-    assert ids(base.search("annual leave", None, 3, 0.3)) == ["leave.md#1"]
-
-
-def test_search_is_hybrid_with_an_embedding(folder: Path) -> None:
-    encoder = Encoder()
-    base = make(folder, encoder)
-    base.refresh()
-    found = base.search("annual leave days", encoder(["annual leave is days"])[0], 3, 0.3)
-    assert ids(found)[0] == "leave.md#1"
-    assert not found.degraded
-
-
-def test_keywords_serve_until_the_encoder_comes(folder: Path) -> None:
-    encoder = Encoder(here=False)
-    base = make(folder, encoder)
-    assert not base.refresh()
-    vector = np.ones(384, dtype=np.float32) / np.float32(384**0.5)
-    assert base.search("annual leave", vector, 3, 0.3).degraded
-    encoder.here.set()
-    assert base.wait(10), "the thread that search started goes on until the vectors are there"
-    assert not base.search("annual leave", vector, 3, 0.3).degraded
-
-
-def test_files_are_embedded_once(folder: Path) -> None:
-    encoder = Encoder()
-    make(folder, encoder).refresh()
-    asked = encoder.asked
-    again = make(folder, encoder)
-    again.refresh()
-    assert encoder.asked == asked
-    (folder / "new.md").write_text("Coffee is free.", encoding="utf-8")
-    again.refresh()
-    assert encoder.asked == asked + 1
-
-
-def test_a_change_is_found_at_the_next_look_and_not_before(folder: Path) -> None:
-    clock = Clock()
-    base = make(folder, clock=clock)
-    base.look()
-    assert base.wait(10)
-    (folder / "coffee.md").write_text("Coffee is free for everyone.", encoding="utf-8")
-    clock.now += CHECK_S / 2
-    base.search("coffee", None, 3, 0.3)
-    assert base.wait(10)
-    assert base.size == 2
-    clock.now += CHECK_S
-    base.search("coffee", None, 3, 0.3)
-    assert base.wait(10)
-    assert ids(base.search("coffee", None, 3, 0.3)) == ["coffee.md#1"]
-
-
-def test_an_edited_and_a_removed_file_are_followed(folder: Path) -> None:
-    base = make(folder)
-    base.refresh()
-    (folder / "leave.md").write_text("# Leave\n\nVacation lasts forever.", encoding="utf-8")
-    (folder / "inner" / "dogs.txt").unlink()
-    base.refresh()
-    assert base.size == 1
-    assert "forever" in base.search("vacation", None, 3, 0.3).sources[0].text
-
-
-def test_while_files_change_the_search_stays_hybrid(folder: Path) -> None:
-    encoder = Encoder()
-    base = make(folder, encoder)
-    base.refresh()
-    seen: list[bool] = []
-    vector = encoder(["coffee"])[0]
-
-    def spy(texts: Sequence[str]) -> NDArray[np.float32]:
-        seen.append(base.search("leave", vector, 3, 0.3).degraded)
-        return encoder(texts)
-
-    base._embed = spy
-    (folder / "coffee.md").write_text("Coffee is free.", encoding="utf-8")
-    base.refresh()
-    assert seen == [False]
-    assert base.size == 3
-
-
-def test_bad_files_are_left_out_and_named(folder: Path) -> None:
-    (folder / "latin.md").write_bytes(b"caf\xe9")
-    (folder / "binary.txt").write_bytes(b"\0\1\2")
-    (folder / "huge.md").write_bytes(b"x" * 2_000_001)
-    (folder / "picture.png").write_bytes(b"\x89PNG")
-    (folder / ".hidden.md").write_text("secret", encoding="utf-8")
-    (folder / "nowhere.md").symlink_to(folder / "gone.md")
-    base = make(folder)
-    base.refresh()
-    assert base.size == 2
-    assert base.problems == (
-        Problem("binary.txt", "not a text file"),
-        Problem("huge.md", "larger than 2 MB"),
-        Problem("latin.md", "not UTF-8"),
+def test_a_request_reads_the_base_of_all_and_its_tenants_own(make: Callable[..., Base]) -> None:
+    knowledge = Knowledge(
+        [
+            make("", "# Leave\n\nLeave is 25 days by law."),
+            make("acme", "# Leave\n\nLeave at Acme is 30 days.", tenants=("acme",)),
+            make("bolt", "# Leave\n\nLeave at Bolt is 28 days.", tenants=("bolt",)),
+        ]
     )
-    (folder / "latin.md").write_text("café", encoding="utf-8")
-    base.refresh()
-    assert [problem.path for problem in base.problems] == ["binary.txt", "huge.md"]
+    assert set(found(knowledge, "acme")) == {"rules.md#1", "acme/rules.md#1"}
+    assert set(found(knowledge, "bolt")) == {"rules.md#1", "bolt/rules.md#1"}
+    assert found(knowledge, "someone") == ["rules.md#1"]
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    base = make(tmp_path / "none")
-    base.refresh()
-    assert base.size == 0
-    assert base.problems == (Problem(str(tmp_path / "none"), "no such folder"),)
-    assert base.search("anything", None, 3, 0.3) == Found((), degraded=False)
+def test_a_base_of_a_route_is_for_that_route(make: Callable[..., Base]) -> None:
+    knowledge = Knowledge([make("help", "Leave is 25 days.", tenants=("acme", "bolt"), routes=("support",))])
+    assert found(knowledge, "acme", "support") == ["help/rules.md#1"]
+    assert found(knowledge, "acme", "default") == []
+    assert found(knowledge, "crow", "support") == []
+    assert not knowledge.reading("acme", "default")
+    assert knowledge.reading("acme", "default").version == ""
 
 
-def test_a_folder_that_goes_away_does_not_empty_the_base(folder: Path) -> None:
-    base = make(folder)
-    base.refresh()
-    folder.rename(folder.with_name("elsewhere"))
-    base.refresh()
-    assert ids(base.search("annual leave", None, 3, 0.3)) == ["leave.md#1"]
-    assert base.problems == (Problem(str(folder), "no such folder"),)
+def test_names_of_others_are_not_linked(make: Callable[..., Base]) -> None:
+    knowledge = Knowledge([make("acme", "# Project Nightjar\n\nProject Nightjar is secret.", tenants=("acme",))])
+    assert knowledge.reading("acme", "default").link("What is project nightjar?") == ("Project Nightjar",)
+    assert knowledge.reading("bolt", "default").link("What is project nightjar?") == ()
 
 
-def test_a_failing_rebuild_keeps_the_last_good_index(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_another_tenants_documents_change_no_score(make: Callable[..., Base]) -> None:
+    """Else one could tell by scores which words stand in documents that one may not read."""
+    mine = make("acme", "Leave is 25 days.\n\nNightjar flies at dusk.", tenants=("acme",))
+    alone = Knowledge([mine]).reading("acme", "default").search("nightjar leave", None, 5, 0.0)
+    other = make("bolt", "Nightjar. " * 50, tenants=("bolt",))
+    assert Knowledge([mine, other]).reading("acme", "default").search("nightjar leave", None, 5, 0.0) == alone
+
+
+@given(st.data())
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_passage_leaks(make: Callable[..., Base], data: st.DataObject) -> None:
+    bases = []
+    for number in range(data.draw(st.integers(1, 4))):
+        name = f"base{number}"
+        tenants = tuple(data.draw(st.sets(st.sampled_from(TENANTS))))
+        routes = tuple(data.draw(st.sets(st.sampled_from(ROUTES))))
+        bases.append(
+            (name, tenants, routes, make(name, f"Leave in {name} is {number} days.", tenants=tenants, routes=routes))
+        )
+    knowledge = Knowledge([base for _, _, _, base in bases])
+    for tenant in (*TENANTS, "stranger"):
+        for route in ROUTES:
+            allowed = {
+                f"{name}/rules.md#1"
+                for name, tenants, routes, _ in bases
+                if (not tenants or tenant in tenants) and (not routes or route in routes)
+            }
+            assert set(found(knowledge, tenant, route)) == allowed
+
+
+def test_the_same_text_in_two_bases_is_one_passage(make: Callable[..., Base]) -> None:
+    knowledge = Knowledge([make("", "Leave is 25 days."), make("acme", "Leave is 25 days.")])
+    assert len(found(knowledge, "acme")) == 1
+
+
+def test_the_version_changes_with_what_can_be_found_and_with_nothing_else(
+    make: Callable[..., Base], tmp_path: Path
 ) -> None:
-    base = make(folder)
-    base.refresh()
-    (folder / "coffee.md").write_text("Coffee is free.", encoding="utf-8")
+    shared, acme, bolt = (
+        make("", "Leave is 25 days."),
+        make("acme", "A.", tenants=("acme",)),
+        make("bolt", "B.", tenants=("bolt",)),
+    )
+    knowledge = Knowledge([shared, acme, bolt])
+    before = {tenant: knowledge.reading(tenant, "default").version for tenant in TENANTS}
+    assert len(set(before.values())) == 3
+    assert all(len(version) == 16 for version in before.values())
+    file = tmp_path / "1-acme" / "rules.md"
+    file.write_text("A.", encoding="utf-8")  # written, not changed
+    assert acme.refresh()
+    assert knowledge.reading("acme", "default").version == before["acme"]
+    file.write_text("A, and more.", encoding="utf-8")
+    assert acme.refresh()
+    after = {tenant: knowledge.reading(tenant, "default").version for tenant in TENANTS}
+    assert after["acme"] != before["acme"]
+    assert (after["bolt"], after["crow"]) == (before["bolt"], before["crow"])
+    file.write_text("A.", encoding="utf-8")
+    assert acme.refresh()
+    assert knowledge.reading("acme", "default").version == before["acme"]
 
-    def fail(*_: object) -> None:
-        raise MemoryError
 
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "Index", fail)
-        assert not base.refresh()
-        assert base.problems == (Problem("", "could not be indexed again: MemoryError"),)
-        assert "could not be indexed" in caplog.text
-        assert base.size == 2
-    assert ids(base.search("annual leave", None, 3, 0.3)) == ["leave.md#1"]
+def test_a_list_of_names_and_vectors_that_come_later_are_another_version(tmp_path: Path) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "a.md").write_text("Leave is 25 days.", encoding="utf-8")
+    here: list[bool] = []
+
+    def later(texts: Sequence[str]) -> NDArray[np.float32]:
+        if not here:
+            raise ConnectionError
+        return embed(texts)
+
+    base = Base([folder], tmp_path / "cache", later, "toy")
+    knowledge = Knowledge([base])
+    assert not base.refresh()
+    keywords = knowledge.reading("x", "default").version
+    here.append(True)
     assert base.refresh()
-    assert base.size == 3
-    assert not base.problems
+    whole = knowledge.reading("x", "default").version
+    (folder / "entities.txt").write_text("Leave Desk", encoding="utf-8")
+    assert base.refresh()
+    assert len({keywords, whole, knowledge.reading("x", "default").version}) == 3
 
 
-def test_names_of_several_folders_do_not_collide(folder: Path, tmp_path: Path) -> None:
-    other = tmp_path / "more"
-    other.mkdir()
-    (other / "leave.md").write_text("Other leave rules of the branch office.", encoding="utf-8")
-    base = make(folder, None, None, other)
-    base.refresh()
-    assert ids(base.search("branch office", None, 1, 0.3)) == ["more/leave.md#1"]
-
-
-def test_the_list_of_names_is_no_document_and_the_catalogue_follows(folder: Path) -> None:
-    (folder / "entities.txt").write_text("Employee Assistance Programme | EAP\n", encoding="utf-8")
-    base = make(folder)
-    base.refresh()
-    assert base.size == 2
-    assert base.catalogue.link("how do I reach the EAP") == ("Employee Assistance Programme",)
-    (folder / "entities.txt").unlink()
-    base.refresh()
-    assert base.catalogue.link("how do I reach the EAP") == ()
-
-
-def test_after_close_nothing_is_looked_for(folder: Path) -> None:
-    clock = Clock()
-    base = make(folder, clock=clock)
-    base.refresh()
-    base.close()
-    (folder / "coffee.md").write_text("Coffee is free.", encoding="utf-8")
-    clock.now += 100
-    base.search("coffee", None, 3, 0.3)
-    assert base.wait(10)
-    assert base.size == 2
-
-
-def test_the_sample_handbook_is_read_without_problems(tmp_path: Path) -> None:
-    base = Knowledge([Path(__file__).parent / "handbook"], tmp_path, Encoder(), "toy", clock=Clock())
-    base.refresh()
-    assert base.size > 40
-    assert base.problems == ()
-    assert {"Maria Lindqvist", "Travel Desk", "drain_seconds"} <= set(base.catalogue.names)
+def test_a_base_that_is_not_there_yet_leaves_the_others_their_answers(make: Callable[..., Base], tmp_path: Path) -> None:
+    later = Base([tmp_path / "later"], tmp_path / "later-cache", embed, "toy", name="later")
+    later.close()  # never looks
+    knowledge = Knowledge([make("", "Leave is 25 days."), later])
+    result = knowledge.reading("acme", "default").search("days of leave", np.full(4, 0.5, dtype=np.float32), 5, 0.0)
+    assert [source.id for source in result.sources] == ["rules.md#1"]
+    assert result.degraded
+    assert not knowledge.complete

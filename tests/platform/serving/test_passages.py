@@ -1,13 +1,10 @@
 """Documents cut into passages."""
 
-from pathlib import Path
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from watchkeeper.serving import words
-from watchkeeper.serving.passages import MAX_BYTES, MAX_CHARACTERS, TARGET, Unreadable, cut, read
+from watchkeeper.serving.passages import MAX_CHARACTERS, TARGET, cut
 
 
 def test_the_headings_above_a_passage_are_its_title() -> None:
@@ -78,25 +75,3 @@ def test_no_word_is_lost_and_no_passage_is_too_long(text: str) -> None:
 def test_prose_is_kept_whole() -> None:
     text = "\n\n".join(" ".join(f"w{number}x{each}" for each in range(40)) for number in range(30))
     assert " ".join(passage.text for passage in cut("x.txt", text)).split() == text.split()
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [(b"caf\xe9", "not UTF-8"), (b"a\0b", "not a text file"), (b"x" * (MAX_BYTES + 1), "larger than 2 MB")],
-)
-def test_what_cannot_be_read_says_why(tmp_path: Path, content: bytes, reason: str) -> None:
-    file = tmp_path / "x.md"
-    file.write_bytes(content)
-    with pytest.raises(Unreadable, match=reason):
-        read(file)
-
-
-def test_what_the_system_refuses_says_why(tmp_path: Path) -> None:
-    with pytest.raises(Unreadable, match="Is a directory"):
-        read(tmp_path)
-
-
-def test_a_byte_order_mark_and_other_line_ends_are_read(tmp_path: Path) -> None:
-    file = tmp_path / "x.md"
-    file.write_bytes(b"\xef\xbb\xbf# A\r\n\r\nText.\r\n")
-    assert read(file) == "# A\n\nText.\n"

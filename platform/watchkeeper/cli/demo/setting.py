@@ -38,7 +38,7 @@ def prepare(settings: Settings) -> Settings:
         "lake": Lake(),
         "mlflow": Mlflow(uri=settings.mlflow.uri) if settings.mlflow.start else Mlflow(),
         "alerts": Alerts(),
-        "knowledge": settings.knowledge if settings.knowledge.folders else Knowledge(folders=(knowledge,)),
+        "knowledge": settings.knowledge if settings.knowledge.any else Knowledge(folders=(knowledge,)),
         "guards": settings.guards.model_copy(update={"denied_topics": settings.guards.denied_topics or DENIED}),
         "model": settings.model.model_copy(update={"price": NOTIONAL}),
         "objectives": settings.objectives.model_copy(update=OBJECTIVES),

@@ -14,6 +14,7 @@ from watchkeeper.serving.choice import CALLS
 from watchkeeper.serving.journey import INSTRUCTING, Journey, Span
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.request import Turn
+from watchkeeper.serving.stages import ground
 from watchkeeper.serving.stops import Stops
 from watchkeeper.serving.structured import INVALID_JSON
 from watchkeeper.serving.structured import settle as shape_up
@@ -117,6 +118,10 @@ async def call(
 ) -> AsyncGenerator[Delta, None]:
     """The deltas of one call for the answers from `first` on, to the messages and what is added to them. Raises
     `UpstreamFailed` with the last failure when every candidate failed."""
+    said = ground.unfound(journey)
+    if said is not None:
+        yield Delta(text=said, finish_reason="stop", usage=(0, 0))
+        return
     failure = UpstreamFailed(503, "upstream_unavailable", "no upstream is set for this model", retryable=False)
     for upstream in journey.candidates:
         journey.upstream = upstream

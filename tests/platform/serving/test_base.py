@@ -1,0 +1,277 @@
+"""One knowledge base as a gateway uses it: it answers at once, and follows its files."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from watchkeeper.serving import base as module
+from watchkeeper.serving.base import CHECK_S, Base, Problem
+from watchkeeper.serving.documents import Reader
+from watchkeeper.serving.index import Found
+from watchkeeper.serving.knowledge import Knowledge
+
+
+class Encoder:
+    """Every text has a vector of its own, but the same words the same. Away until `here`."""
+
+    def __init__(self, here: bool = True) -> None:
+        self.here = threading.Event()
+        if here:
+            self.here.set()
+        self.asked = 0
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        if not self.here.is_set():
+            raise ConnectionError("away")
+        self.asked += len(texts)
+        rows = np.zeros((len(texts), 384), dtype=np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            for word in text.lower().split():
+                row[sum(map(ord, word)) % 384] += 1
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make(folder: Path, encoder: Encoder | None = None, clock: Clock | None = None, *more: Path) -> Base:
+    return Base(
+        [folder, *more],
+        folder.parent / "data",
+        encoder or Encoder(),
+        "toy",
+        clock=clock or Clock(),
+        retry_s=(0.001, 0.01),
+    )
+
+
+def search(base: Base, query: str, embedding: NDArray[np.float32] | None, k: int = 3) -> Found:
+    return Knowledge([base]).reading("default", "default").search(query, embedding, k, 0.3)
+
+
+def link(base: Base, text: str) -> tuple[str, ...]:
+    return Knowledge([base]).reading("default", "default").link(text)
+
+
+def ids(found: Found) -> list[str]:
+    return [source.id for source in found.sources]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    base = tmp_path / "docs"
+    (base / "inner").mkdir(parents=True)
+    (base / "leave.md").write_text("# Leave\n\nAnnual leave is 28 days.", encoding="utf-8")
+    (base / "inner" / "dogs.txt").write_text("Dogs are welcome on Fridays.", encoding="utf-8")
+    return base
+
+
+def test_a_base_is_read_with_its_inner_folders(folder: Path) -> None:
+    base = make(folder)
+    assert base.refresh()
+    assert base.size == 2
+    assert ids(search(base, "annual leave", None)) == ["leave.md#1"]
+    assert ids(search(base, "dogs on Fridays", None)) == ["inner/dogs.txt#1"]
+    assert base.problems == ()
+
+
+def test_before_the_first_index_a_search_gives_nothing_and_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = make(folder)
+    go_on = threading.Event()
+
+    read = Reader.read
+
+    def slow(self: Reader, path: Path) -> str:
+        assert go_on.wait(10)
+        return read(self, path)
+
+    monkeypatch.setattr(Reader, "read", slow)
+    assert search(base, "annual leave", None) == Found((), degraded=True)
+    go_on.set()
+    assert base.wait(10)
+    assert ids(search(base, "annual leave", None)) == ["leave.md#1"]
+
+
+def test_search_is_hybrid_with_an_embedding(folder: Path) -> None:
+    encoder = Encoder()
+    base = make(folder, encoder)
+    base.refresh()
+    found = search(base, "annual leave days", encoder(["annual leave is days"])[0])
+    assert ids(found)[0] == "leave.md#1"
+    assert not found.degraded
+
+
+def test_keywords_serve_until_the_encoder_comes(folder: Path) -> None:
+    encoder = Encoder(here=False)
+    base = make(folder, encoder)
+    assert not base.refresh()
+    vector = np.ones(384, dtype=np.float32) / np.float32(384**0.5)
+    assert search(base, "annual leave", vector).degraded
+    encoder.here.set()
+    assert base.wait(10), "the thread that search started goes on until the vectors are there"
+    assert not search(base, "annual leave", vector).degraded
+
+
+def test_files_are_embedded_once(folder: Path) -> None:
+    encoder = Encoder()
+    make(folder, encoder).refresh()
+    asked = encoder.asked
+    again = make(folder, encoder)
+    again.refresh()
+    assert encoder.asked == asked
+    (folder / "new.md").write_text("Coffee is free.", encoding="utf-8")
+    again.refresh()
+    assert encoder.asked == asked + 1
+
+
+def test_a_change_is_found_at_the_next_look_and_not_before(folder: Path) -> None:
+    clock = Clock()
+    base = make(folder, clock=clock)
+    base.look()
+    assert base.wait(10)
+    (folder / "coffee.md").write_text("Coffee is free for everyone.", encoding="utf-8")
+    clock.now += CHECK_S / 2
+    search(base, "coffee", None)
+    assert base.wait(10)
+    assert base.size == 2
+    clock.now += CHECK_S
+    search(base, "coffee", None)
+    assert base.wait(10)
+    assert ids(search(base, "coffee", None)) == ["coffee.md#1"]
+
+
+def test_an_edited_and_a_removed_file_are_followed(folder: Path) -> None:
+    base = make(folder)
+    base.refresh()
+    (folder / "leave.md").write_text("# Leave\n\nVacation lasts forever.", encoding="utf-8")
+    (folder / "inner" / "dogs.txt").unlink()
+    base.refresh()
+    assert base.size == 1
+    assert "forever" in search(base, "vacation", None).sources[0].text
+
+
+def test_while_files_change_the_search_stays_hybrid(folder: Path) -> None:
+    encoder = Encoder()
+    base = make(folder, encoder)
+    base.refresh()
+    seen: list[bool] = []
+    vector = encoder(["coffee"])[0]
+
+    def spy(texts: Sequence[str]) -> NDArray[np.float32]:
+        seen.append(search(base, "leave", vector).degraded)
+        return encoder(texts)
+
+    base._embed = spy
+    (folder / "coffee.md").write_text("Coffee is free.", encoding="utf-8")
+    base.refresh()
+    assert seen == [False]
+    assert base.size == 3
+
+
+def test_bad_files_are_left_out_and_named(folder: Path) -> None:
+    (folder / "latin.md").write_bytes(b"caf\xe9")
+    (folder / "binary.txt").write_bytes(b"\0\1\2")
+    (folder / "huge.md").write_bytes(b"x" * 2_000_001)
+    (folder / "picture.png").write_bytes(b"\x89PNG")
+    (folder / ".hidden.md").write_text("secret", encoding="utf-8")
+    (folder / "nowhere.md").symlink_to(folder / "gone.md")
+    base = make(folder)
+    base.refresh()
+    assert base.size == 2
+    assert base.problems == (
+        Problem("binary.txt", "not a text file"),
+        Problem("huge.md", "larger than 2 MB"),
+        Problem("latin.md", "not UTF-8"),
+    )
+    (folder / "latin.md").write_text("café", encoding="utf-8")
+    base.refresh()
+    assert [problem.path for problem in base.problems] == ["binary.txt", "huge.md"]
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    base = make(tmp_path / "none")
+    base.refresh()
+    assert base.size == 0
+    assert base.problems == (Problem(str(tmp_path / "none"), "no such folder"),)
+    assert search(base, "anything", None) == Found((), degraded=False)
+
+
+def test_a_folder_that_goes_away_does_not_empty_the_base(folder: Path) -> None:
+    base = make(folder)
+    base.refresh()
+    folder.rename(folder.with_name("elsewhere"))
+    base.refresh()
+    assert ids(search(base, "annual leave", None)) == ["leave.md#1"]
+    assert base.problems == (Problem(str(folder), "no such folder"),)
+
+
+def test_a_failing_rebuild_keeps_the_last_good_index(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = make(folder)
+    base.refresh()
+    (folder / "coffee.md").write_text("Coffee is free.", encoding="utf-8")
+
+    def fail(*_: object, **named: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "Index", fail)
+        assert not base.refresh()
+        assert base.problems == (Problem("", "could not be indexed again: MemoryError"),)
+        assert "could not be indexed" in caplog.text
+        assert base.size == 2
+    assert ids(search(base, "annual leave", None)) == ["leave.md#1"]
+    assert base.refresh()
+    assert base.size == 3
+    assert not base.problems
+
+
+def test_names_of_several_folders_do_not_collide(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "more"
+    other.mkdir()
+    (other / "leave.md").write_text("Other leave rules of the branch office.", encoding="utf-8")
+    base = make(folder, None, None, other)
+    base.refresh()
+    assert ids(search(base, "branch office", None, 1)) == ["more/leave.md#1"]
+
+
+def test_the_list_of_names_is_no_document_and_the_catalogue_follows(folder: Path) -> None:
+    (folder / "entities.txt").write_text("Employee Assistance Programme | EAP\n", encoding="utf-8")
+    base = make(folder)
+    base.refresh()
+    assert base.size == 2
+    assert link(base, "how do I reach the EAP") == ("Employee Assistance Programme",)
+    (folder / "entities.txt").unlink()
+    base.refresh()
+    assert link(base, "how do I reach the EAP") == ()
+
+
+def test_after_close_nothing_is_looked_for(folder: Path) -> None:
+    clock = Clock()
+    base = make(folder, clock=clock)
+    base.refresh()
+    base.close()
+    (folder / "coffee.md").write_text("Coffee is free.", encoding="utf-8")
+    clock.now += 100
+    search(base, "coffee", None)
+    assert base.wait(10)
+    assert base.size == 2
+
+
+def test_the_sample_handbook_is_read_without_problems(tmp_path: Path) -> None:
+    base = Base([Path(__file__).parent / "handbook"], tmp_path, Encoder(), "toy", clock=Clock())
+    base.refresh()
+    assert base.size > 40
+    assert base.problems == ()
+    assert base.indexed is not None
+    assert {"Maria Lindqvist", "Travel Desk", "drain_seconds"} <= set(base.indexed.catalogue.names)
