@@ -18,15 +18,18 @@ import msgspec
 
 from watchkeeper.serving import entities
 from watchkeeper.serving.documents import SUFFIXES, Reader, ReaderBroken
-from watchkeeper.serving.entities import Catalogue
+from watchkeeper.serving.entities import Candidates, Catalogue
 from watchkeeper.serving.index import Index, terms_of, text_of
 from watchkeeper.serving.passages import Passage, Unreadable, cut
 from watchkeeper.serving.vectors import Embed, VectorCache
+from watchkeeper.settings.serving import SHARED
 
 CHECK_S: Final = 2.0
 RETRY_S: Final = (1.0, 10.0)
 """How long to wait before the encoder, or a build that failed, is tried again: at first, and at the most."""
 MAX_FILES: Final = 5_000
+MOST_TOLD: Final = 20
+"""New problems that are written into the log one by one."""
 
 log = logging.getLogger(__name__)
 encode = msgspec.msgpack.Encoder().encode
@@ -51,13 +54,14 @@ class Indexed(msgspec.Struct, frozen=True):
 
 
 class _Document(msgspec.Struct, frozen=True):
-    """One file as it was read. `terms`: of each passage; `digest`: of what is indexed of it. `reason`: why there is nothing
-    of it, empty where there is."""
+    """One file as it was read. `terms`: of each passage; `lines`: of a list of names; `digest`: of what is indexed of it.
+    `reason`: why there is nothing of it, empty where there is."""
 
     stamp: Stamp
-    text: str = ""
     passages: tuple[Passage, ...] = ()
     terms: tuple[tuple[str, ...], ...] = ()
+    candidates: Candidates | None = None
+    lines: tuple[str, ...] = ()
     digest: bytes = b""
     reason: str = ""
 
@@ -159,15 +163,26 @@ class Base:
             try:
                 if self._read() or self._indexed is None:
                     self._rebuild()
-                return self._add_vectors()
+                complete = self._add_vectors()
+                self._tell(tuple(self._find_problems()))
+                return complete
             except _Missing as missing:
-                self._problems = (Problem(str(missing), "no such folder"),)
+                self._tell((Problem(str(missing), "no such folder"),))
                 return True
             except Exception as error:  # the last good index goes on serving
                 log.exception("the knowledge base could not be indexed again")
                 self._documents = {}
-                self._problems = (Problem("", f"could not be indexed again: {type(error).__name__}"),)
+                self._tell((Problem("", f"could not be indexed again: {type(error).__name__}"),))
                 return False
+
+    def _tell(self, problems: tuple[Problem, ...]) -> None:
+        """Keeps what is wrong, and writes what is new of it into the log."""
+        new = [problem for problem in problems if problem not in self._problems]
+        self._problems = problems
+        for problem in new[:MOST_TOLD]:
+            log.warning("knowledge base %s: %s", self.name or SHARED, f"{problem.path} {problem.reason}".strip())
+        if len(new) > MOST_TOLD:
+            log.warning("knowledge base %s: %d more files are left out", self.name or SHARED, len(new) - MOST_TOLD)
 
     def _read(self) -> bool:
         """Reads the files that are new or have changed; whether anything did. Raises `_Missing` where an index is there
@@ -220,12 +235,12 @@ class Base:
             terms=[terms for document in told for terms in document.terms],
         )
         catalogue = Catalogue.build(
-            (document.text for document in told), (line for document in listed for line in document.text.splitlines())
+            (document.candidates for document in told if document.candidates),
+            (line for document in listed for line in document.lines),
         )
         if self._indexed is not None and self._indexed.index.vectors is not None:
             index = self._with_vectors(index) or index
         self._indexed = Indexed(index, catalogue, self._version(index))
-        self._problems = tuple(self._find_problems())
 
     def _version(self, index: Index) -> str:
         seal = hashlib.sha256(f"{self.name}\0{self._model if _complete(index) else ''}".encode())
@@ -259,10 +274,11 @@ class Base:
         try:
             text = self._reader.read(path)
             if path.name == entities.FILE_NAME:
-                return _Document(stamp, text, digest=hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
+                lines = tuple(text.splitlines())
+                return _Document(stamp, lines=lines, digest=hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
             passages = tuple(cut(name, text))
             terms = tuple(tuple(terms_of(passage)) for passage in passages)
-            return _Document(stamp, text, passages, terms, hashlib.sha256(encode(passages)).digest())
+            return _Document(stamp, passages, terms, Candidates(text), digest=hashlib.sha256(encode(passages)).digest())
         except ReaderBroken:
             raise  # no fault of the file's: all is read again later
         except Unreadable as error:
@@ -278,6 +294,8 @@ class Base:
         for name, document in self._documents.items():
             if document.reason:
                 yield Problem(name, document.reason)
+        if self._vectors.unkept:
+            yield Problem("", f"its vectors are not kept for the next start: {self._vectors.unkept}")
         if len(self._documents) >= MAX_FILES:
             yield Problem("", f"only the first {MAX_FILES} files are read")
 

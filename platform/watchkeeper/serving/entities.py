@@ -7,6 +7,7 @@ linked on a guess, and a spelling that two names share links neither. Knows noth
 """
 
 import re
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
@@ -81,10 +82,9 @@ class Catalogue:
             self._automaton.make_automaton()
 
     @classmethod
-    def build(cls, documents: Iterable[str], listed: Iterable[str] = ()) -> "Catalogue":
-        """From the texts of the documents, and the lines of the list, which comes first."""
-        texts = list(documents)
-        return cls([*_unshared(_listed(listed)), *_named(texts)])
+    def build(cls, documents: "Iterable[Candidates]", listed: Iterable[str] = ()) -> "Catalogue":
+        """From what the documents bring forward, and the lines of the list, which comes first."""
+        return cls([*_unshared(_listed(listed)), *_named(list(documents))])
 
     def link(self, text: str) -> tuple[str, ...]:
         """The names that the text mentions, once each, in the order of their first mention. Of overlapping names the
@@ -202,22 +202,21 @@ def _by_case(name: str) -> bool:
     return (" " not in name and _IDENTIFIER.fullmatch(name) is not None) or _ACRONYM.fullmatch(name) is not None
 
 
-def _named(texts: Sequence[str]) -> Iterator[tuple[str, str, bool]]:
+def _named(documents: "Sequence[Candidates]") -> Iterator[tuple[str, str, bool]]:
     """The names that documents bring forward themselves, those with more evidence first."""
-    prose = [_FENCED.sub("\n", text) for text in texts]
-    common = Counter(word for text in prose for word in _LOWER.findall(_CODE.sub(" ", text)))
-    seen = [_Document(text, common) for text in prose]
-    coded = [pair for document in seen for pair in document.coded]
+    common = frozenset().union(*(document.lower for document in documents))
+    coded = [pair for document in documents for pair in document.coded]
     yield from ((name, name, False) for name, _ in coded)
     yield from _unshared((short, name, True) for name, short in coded)
-    for document in seen:
+    for document in documents:
         yield from ((name, name, _by_case(name)) for name in document.identifiers)
-    titled = Counter(name for document in seen for name in document.titled)
-    for document in seen:
-        names = [_without_verb(name, titled) for name in document.titled]
-        yield from ((name, name, _by_case(name)) for name in [*names, *document.headings, *document.bold])
-    singles = Counter(name for document in seen for name in document.singles)
-    stressed = {name for document in seen for name in document.stressed}
+    read = [document.titled(common) for document in documents]
+    titled = Counter(name for names, _ in read for name in names)
+    for document, (names, _) in zip(documents, read, strict=True):
+        whole = [_without_verb(name, titled) for name in names]
+        yield from ((name, name, _by_case(name)) for name in [*whole, *document.headings, *document.bold])
+    singles = Counter(name for _, alone in read for name in alone)
+    stressed = {name for document in documents for name in document.stressed}
     for name, count in sorted(singles.items()):
         if count >= 2 or name in stressed:
             yield name, name, _by_case(name)
@@ -229,73 +228,72 @@ def _without_verb(name: str, titled: Counter[str]) -> str:
     return rest if titled[rest] else name
 
 
-class _Document:
-    """The names in one document. `common`: the words that the base also writes in lower case."""
+class Candidates:
+    """What in one document may be a name, read once; which of it is one, the other documents decide too."""
 
-    def __init__(self, text: str, common: Counter[str]) -> None:
-        self._common = common
+    def __init__(self, text: str) -> None:
+        text = _FENCED.sub("\n", text)
         bare = _CODE.sub(" ", text)
         stressed = [plain(one or other).rstrip(" :.,") for one, other in _BOLD.findall(text)]
         headings = [plain(heading) for heading in _HEADING.findall(text)]
+        self.lower = frozenset(map(sys.intern, _LOWER.findall(bare)))
         self.identifiers = [name for name in _CODE.findall(text) if _IDENTIFIER.fullmatch(name)] + _ERROR_CODE.findall(bare)
-        self.headings = [name for name in headings if self._is_name(name)]
-        self.bold = [name for name in stressed if self._is_name(name)]
+        self.headings = [name for name in headings if _is_name(name)]
+        self.bold = [name for name in stressed if _is_name(name)]
         self.stressed = {*stressed, *headings}
-        self.coded = [(name, short) for name, short in map(self._expansion, _CODED.finditer(bare)) if name]
-        self.titled: list[str] = []
-        self.singles: list[str] = []
-        self._read_titled(_LINE_MARK.sub("", _HEADING.sub("\n", bare)).replace("*", ""))
+        self.coded = [(name, short) for name, short in map(_expansion, _CODED.finditer(bare)) if name]
+        prose = _LINE_MARK.sub("", _HEADING.sub("\n", bare)).replace("*", "")
+        self._runs = [(match["start"] is not None, match["name"]) for match in _TITLED.finditer(prose)]
+        self._words = len(prose.split())
 
-    def _is_name(self, name: str) -> bool:
-        """Whether a heading or bold term of several words names something, and is no sentence and no step."""
-        parts = name.split()
-        if not 2 <= len(parts) <= 4 or not name[0].isupper() or not all(part[0].isalnum() for part in parts):
-            return False
-        if (
-            any(part.lower() in _STEPS for part in parts)
-            or name[-1] in ".:;?!"
-            or ":" in name
-            or parts[0].lower() in _LINKING
-        ):
-            return False
-        return any(part.lower() not in _LINKING and part.lower() not in _GENERIC for part in parts)
-
-    def _is_proper(self, word: str) -> bool:
-        """Whether one word is a name: capitalised, and nowhere in the base written small, in singular or plural."""
-        low = word.lower()
-        one = low.removesuffix("s")
-        if len(word) <= 2 or not word[0].isupper() or low in words.STOP or {low, one} & _GENERIC:
-            return False
-        return not any(self._common[form] for form in (low, one, one + "s"))
-
-    def _expansion(self, match: re.Match[str]) -> tuple[str, str]:
-        """(name, acronym) where the acronym's letters are the initials of the name's last words; else two empty strings."""
-        short = match["short"]
-        parts = match["name"].split()
-        wanted = short.lower()
-        for start in range(len(parts)):
-            initials = "".join(part[0].lower() for part in parts[start:] if part not in _LINKING)
-            if initials == wanted and parts[start] not in _LINKING:
-                return " ".join(parts[start:]), short
-        return "", ""
-
-    def _read_titled(self, text: str) -> None:
-        """Title Case names of several words, and single ones; none of the latter where most nouns have capitals."""
-        singles = []
-        for match in _TITLED.finditer(text):
-            parts = [part.removesuffix("'s").removesuffix("’s") for part in match["name"].split()]
-            at_start = match["start"] is not None
-            while parts and (parts[0].lower() in words.STOP or (at_start and self._is_ordinary(parts[0]))):
+    def titled(self, common: frozenset[str]) -> tuple[list[str], list[str]]:
+        """Title Case names of several words, and single ones; none of the latter where most nouns have capitals. `common`:
+        the words that the base also writes in lower case."""
+        several, singles = [], []
+        for at_start, run in self._runs:
+            parts = [part.removesuffix("'s").removesuffix("’s") for part in run.split()]
+            while parts and (parts[0].lower() in words.STOP or (at_start and _is_ordinary(parts[0], common))):
                 parts, at_start = parts[1:], False
             while parts and parts[-1] in _LINKING:
                 parts = parts[:-1]
             if 2 <= len(parts) <= 5 and not all(map(_ACRONYM.fullmatch, parts)):
-                self.titled.append(" ".join(parts))
-            elif len(parts) == 1 and not at_start and self._is_proper(parts[0]):
+                several.append(" ".join(parts))
+            elif len(parts) == 1 and not at_start and _is_proper(parts[0], common):
                 singles.append(parts[0])
-        if len(singles) <= 0.1 * len(text.split()):
-            self.singles = singles
+        return several, singles if len(singles) <= 0.1 * self._words else []
 
-    def _is_ordinary(self, word: str) -> bool:
-        """Whether a sentence that begins with this word may owe it the capital only."""
-        return word.lower() in _GENERIC or self._common[word.lower()] > 0
+
+def _is_name(name: str) -> bool:
+    """Whether a heading or bold term of several words names something, and is no sentence and no step."""
+    parts = name.split()
+    if not 2 <= len(parts) <= 4 or not name[0].isupper() or not all(part[0].isalnum() for part in parts):
+        return False
+    if any(part.lower() in _STEPS for part in parts) or name[-1] in ".:;?!" or ":" in name or parts[0].lower() in _LINKING:
+        return False
+    return any(part.lower() not in _LINKING and part.lower() not in _GENERIC for part in parts)
+
+
+def _is_ordinary(word: str, common: frozenset[str]) -> bool:
+    """Whether a sentence that begins with this word may owe it the capital only."""
+    return word.lower() in _GENERIC or word.lower() in common
+
+
+def _is_proper(word: str, common: frozenset[str]) -> bool:
+    """Whether one word is a name: capitalised, and nowhere in the base written small, in singular or plural."""
+    low = word.lower()
+    one = low.removesuffix("s")
+    if len(word) <= 2 or not word[0].isupper() or low in words.STOP or {low, one} & _GENERIC:
+        return False
+    return common.isdisjoint((low, one, one + "s"))
+
+
+def _expansion(match: re.Match[str]) -> tuple[str, str]:
+    """(name, acronym) where the acronym's letters are the initials of the name's last words; else two empty strings."""
+    short = match["short"]
+    parts = match["name"].split()
+    wanted = short.lower()
+    for start in range(len(parts)):
+        initials = "".join(part[0].lower() for part in parts[start:] if part not in _LINKING)
+        if initials == wanted and parts[start] not in _LINKING:
+            return " ".join(parts[start:]), short
+    return "", ""

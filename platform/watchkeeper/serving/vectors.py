@@ -22,9 +22,11 @@ _KEY_BYTES: Final = 16
 
 
 class VectorCache:
-    """The vectors of one model in one folder. Not for several threads at once; several processes may share the folder."""
+    """The vectors of one model in one folder. Not for several threads at once; several processes may share the folder.
+    `unkept`: why the vectors could not be written last time; empty where they were."""
 
     def __init__(self, folder: Path, model: str) -> None:
+        self.unkept = ""
         self._model = model
         self._file = folder / f"vectors-{hashlib.sha256(model.encode()).hexdigest()[:12]}.npz"
         self._known: dict[bytes, NDArray[np.float16]] | None = None
@@ -71,10 +73,15 @@ class VectorCache:
         if not self._known:
             return
         # A cache that cannot be written costs time at the next start, and nothing now.
-        with contextlib.suppress(OSError):
+        draft = self._file.with_suffix(f".{os.getpid()}.tmp")
+        try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            draft = self._file.with_suffix(f".{os.getpid()}.tmp")
             with draft.open("wb") as out:
                 keys = np.frombuffer(b"".join(self._known), dtype=np.uint8).reshape(-1, _KEY_BYTES)
                 np.savez(out, keys=keys, vectors=np.stack(list(self._known.values())))
             draft.replace(self._file)
+            self.unkept = ""
+        except OSError as error:
+            self.unkept = error.strerror or type(error).__name__
+            with contextlib.suppress(OSError):  # half a file helps nobody, least of all on a full disk
+                draft.unlink()

@@ -13,6 +13,7 @@ from watchkeeper.serving.base import CHECK_S, Base, Problem
 from watchkeeper.serving.documents import Reader
 from watchkeeper.serving.index import Found
 from watchkeeper.serving.knowledge import Knowledge
+from watchkeeper.serving.passages import Passage, cut
 
 
 class Encoder:
@@ -275,3 +276,101 @@ def test_the_sample_handbook_is_read_without_problems(tmp_path: Path) -> None:
     assert base.problems == ()
     assert base.indexed is not None
     assert {"Maria Lindqvist", "Travel Desk", "drain_seconds"} <= set(base.indexed.catalogue.names)
+
+
+def test_of_many_files_only_the_changed_one_is_read_cut_and_embedded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for number in range(200):
+        (folder / f"{number}.md").write_text(f"# Rule {number}\n\nThe rule number {number} is kept.", encoding="utf-8")
+    encoder = Encoder()
+    base = make(folder, encoder)
+    assert base.refresh()
+    seen: list[str] = []
+    read = Reader.read
+
+    def reading(self: Reader, path: Path) -> str:
+        seen.append(f"read {path.name}")
+        return read(self, path)
+
+    def cutting(name: str, text: str) -> list[Passage]:
+        seen.append(f"cut {name}")
+        return cut(name, text)
+
+    monkeypatch.setattr(Reader, "read", reading)
+    monkeypatch.setattr(module, "cut", cutting)
+    asked = encoder.asked
+    (folder / "77.md").write_text("# Rule 77\n\nAnother one altogether.", encoding="utf-8")
+    assert base.refresh()
+    assert seen == ["read 77.md", "cut 77.md"]
+    assert encoder.asked == asked + 1
+    assert ids(search(base, "another one altogether", None, 1)) == ["77.md#1"]
+
+
+def test_pages_and_pdf_files_are_found_and_hostile_ones_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "parking.html").write_text("<h1>Parking</h1><p>There are 40 parking places.</p>", encoding="utf-8")
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.4 nothing else")
+    (folder / "empty.html").write_text("<script>alert(1)</script>", encoding="utf-8")
+    base = make(folder)
+    assert base.refresh()
+    assert ids(search(base, "parking places", None, 1)) == ["parking.html#1"]
+    assert {problem.path for problem in base.problems} == {"broken.pdf", "empty.html"}
+    assert "broken.pdf is damaged" in caplog.text
+    caplog.clear()
+    assert base.refresh()
+    assert caplog.text == "", "what is known is not told again"
+    base.close()
+
+
+def test_a_reader_that_does_not_start_is_tried_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "parking.html").write_text("<h1>Parking</h1><p>There are 40 parking places.</p>", encoding="utf-8")
+    base = make(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.executable", str(folder / "none"))
+        assert not base.refresh()
+        assert base.problems == (Problem("", "could not be indexed again: ReaderBroken"),)
+    assert base.refresh()
+    assert base.size == 3
+    base.close()
+
+
+def test_vectors_that_cannot_be_kept_are_named_and_used(folder: Path) -> None:
+    (folder.parent / "data").write_text("a file where the folder should be")
+    encoder = Encoder()
+    base = make(folder, encoder)
+    assert base.refresh()
+    assert [problem.path for problem in base.problems] == [""]
+    assert "not kept for the next start" in base.problems[0].reason
+    assert not search(base, "annual leave", encoder(["annual leave"])[0]).degraded
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no archive", b"\0" * 5_000])
+def test_damaged_vectors_on_disk_are_made_anew(folder: Path, damage: bytes) -> None:
+    make(folder).refresh()
+    (stored,) = (folder.parent / "data").glob("*.npz")
+    stored.write_bytes(damage)
+    encoder = Encoder()
+    base = make(folder, encoder)
+    assert base.refresh()
+    assert encoder.asked == 2
+    assert base.complete
+    assert base.problems == ()
+
+
+def test_a_base_goes_on_through_everything_that_happens_to_its_folder(folder: Path) -> None:
+    """Away, back with other files, unreadable, a file in its place: the last good index serves until there is a new one."""
+    base = make(folder)
+    assert base.refresh()
+    away = folder.with_name("away")
+    folder.rename(away)
+    folder.write_text("a file now")
+    assert base.refresh()
+    assert ids(search(base, "annual leave", None)) == ["leave.md#1"]
+    folder.unlink()
+    away.rename(folder)
+    (folder / "leave.md").write_text("# Leave\n\nAnnual leave is 30 days.", encoding="utf-8")
+    assert base.refresh()
+    assert "30 days" in search(base, "annual leave", None).sources[0].text
+    assert base.problems == ()

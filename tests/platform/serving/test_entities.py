@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchkeeper.serving.entities import Catalogue
+from watchkeeper.serving.entities import Candidates, Catalogue
 
 SUPPORT = (
     "# Support\n\nAsk the **Service Desk** or the Travel Desk. Tell Maria Lindqvist about it. Maria Lindqvist knows.\n\n"
@@ -22,7 +22,7 @@ DOCUMENTS = [SUPPORT, SECURITY]
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    return Catalogue.build(DOCUMENTS)
+    return Catalogue.build(map(Candidates, DOCUMENTS))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_no_verb_is_part_of_a_name_and_no_generic_heading_is_one(catalogue: Cata
 
 def test_the_list_has_the_last_word_on_spelling() -> None:
     listed = ["# comment", "", "Travel Office | travel desk | the reisebüro", "IT"]
-    catalogue = Catalogue.build(DOCUMENTS, listed)
+    catalogue = Catalogue.build(map(Candidates, DOCUMENTS), listed)
     assert catalogue.link("ask the Travel Desk or the Reisebüro") == ("Travel Office",)
     assert catalogue.link("does it help? IT does") == ("IT",)
 
@@ -103,12 +103,12 @@ def test_names_in_unspaced_scripts_need_no_word_boundary() -> None:
 
 def test_german_nouns_are_no_names() -> None:
     text = "Im Urlaub ist der Antrag bei der Leitung. " * 3 + "Der Urlaub und der Antrag. " * 3
-    assert Catalogue.build([text]).names == ()
+    assert Catalogue.build([Candidates(text)]).names == ()
 
 
 def test_without_names_nothing_is_found() -> None:
     assert Catalogue().link("anything") == ()
-    assert Catalogue.build([""]).link("anything") == ()
+    assert Catalogue.build([Candidates("")]).link("anything") == ()
 
 
 @given(st.lists(st.text(min_size=1, max_size=12), max_size=5), st.text(max_size=80))
@@ -119,4 +119,4 @@ def test_any_list_and_any_text_go_together(listed: list[str], text: str) -> None
 
 @given(st.sampled_from(["Maria Lindqvist", "Service Desk", "Employee Assistance Programme"]), st.text(max_size=20))
 def test_a_name_between_spaces_is_always_found(name: str, around: str) -> None:
-    assert name in Catalogue.build(DOCUMENTS).link(f"{around}. {name} .{around}")
+    assert name in Catalogue.build(map(Candidates, DOCUMENTS)).link(f"{around}. {name} .{around}")

@@ -199,6 +199,74 @@ def test_processes_may_share_the_file(file: Path) -> None:
     sessions.close()
 
 
+FLOOD = """
+import sys
+from pathlib import Path
+from watchkeeper.serving.sessions import Sessions, SessionsUnavailable
+sessions, done = Sessions(Path(sys.argv[1]), most_bytes=400_000), 0
+while done < 150:
+    try:
+        sessions.add(sys.argv[2], f"s{done % 40}", f"q{done} " + "x" * 2000, "a" * 2000, f"r{done}")
+        done += 1
+    except SessionsUnavailable as away:
+        assert str(away) == "sessions_locked", away
+"""
+
+
+def test_however_many_sessions_come_through_several_workers_the_file_stays_small(file: Path) -> None:
+    """1.2 MB of turns into 400 kB: nothing fails, the oldest go, and the newest of whoever came last are there."""
+    workers = [subprocess.Popen([sys.executable, "-c", FLOOD, str(file), f"t{number}"]) for number in range(2)]
+    assert [worker.wait(120) for worker in workers] == [0, 0]
+    assert file.stat().st_size <= 400_000
+    sessions = Sessions(file)
+    newest = [texts(sessions.turns(f"t{number}", "s29", 1)) for number in range(2)]
+    assert any(turn and turn[0].startswith("q149 ") for turn in newest)
+    with sqlite3.connect(file) as connection:
+        (first, last) = connection.execute("SELECT min(number), max(number) FROM exchanges").fetchone()
+    connection.close()
+    assert last == 300
+    assert first > 100
+    sessions.close()
+
+
+def test_whoever_has_most_makes_room(file: Path) -> None:
+    sessions = Sessions(file, most_bytes=300_000)
+    sessions.add("small", "s", "kept", "yes", "r")
+    for number in range(300):
+        sessions.add("large", f"s{number}", "x" * 2_000, "y", "r")
+    assert texts(sessions.turns("small", "s", 6)) == ["kept", "yes"]
+    assert len(sessions.turns("large", "s299", 6)) == 2
+    assert sessions.turns("large", "s0", 6) == ()
+    sessions.close()
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from watchkeeper.serving.sessions import Sessions, SessionsUnavailable
+sessions = Sessions(Path(sys.argv[1]))
+sessions.add("t", "s", "q", "a", "r")
+resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, resource.RLIM_INFINITY))
+codes = set()
+for number in range(20):
+    try:
+        sessions.add("t", "s", "x" * 15_000, "y" * 15_000, "r")
+    except SessionsUnavailable as away:
+        codes.add(str(away))
+read = len(sessions.turns("t", "s", 50)) > 0
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+sessions.add("t", "s", "after", "that", "r")
+print(*codes, read, sessions.turns("t", "s", 1)[0].content)
+"""
+
+
+def test_a_disk_without_room_is_said_and_passes(file: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL, str(file)], capture_output=True, text=True, check=True)
+    code, read, last = done.stdout.split()
+    assert code in {"sessions_full", "sessions_unavailable"}
+    assert (read, last) == ("True", "after")
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sessions]:
     sessions = Sessions(tmp_path_factory.mktemp("any") / "sessions.sqlite")

@@ -1,5 +1,7 @@
 """Embeddings that are made once."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -114,3 +116,21 @@ def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path: Path) -> None
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     assert VectorCache(blocked / "inside", "m").of(["one"], Encoder()).shape == (1, 8)
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from watchkeeper.serving.vectors import VectorCache
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+cache = VectorCache(Path(sys.argv[1]), "m")
+made = cache.of([str(number) for number in range(100)], lambda texts: np.eye(len(texts), 384, dtype=np.float32))
+print(made.shape, cache.unkept, sep="|")
+"""
+
+
+def test_a_full_disk_costs_only_time_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "(100, 384)|File too large"
+    assert list(tmp_path.iterdir()) == []

@@ -59,6 +59,10 @@ def test_one_setting_replaces_the_embedded_model(tmp_path: Path) -> None:
          "upstreams.1.base_url"),
         ('[[upstreams]]\nname="a"\nbase_url="http://a"\n', 1, "upstreams.0.model"),
         ("[encoder]\nport = 0\n", 2, "encoder.port"),
+        ('[[knowledge.bases]]\nname="a"\nfolders=["x"]\n[[knowledge.bases]]\nname="../b"\nfolders=["x"]\n', 5,
+         "knowledge.bases.1.name"),
+        ('[[knowledge.bases]]\nname="a"\nfolders=[]\n', 3, "knowledge.bases.0.folders"),
+        ('[[knowledge.bases]]\nname="a"\nfolders=["x"]\ntenant=["t"]\n', 4, "knowledge.bases.0.tenant"),
         ('[[upstreams]]\nname="a"\nbase_url="http://a"\nmodel="m"\ntimeout="soon"\n', 5, "upstreams.0.timeout"),
         ('[[jobs]]\njob="drift"\nevery="1h"\n[[jobs]]\njob="astrology"\nevery="1h"\n', 5, "jobs.1.job"),
         ('[[jobs]]\njob="drift"\ncron="61 * * * *"\nwindow="1h"\n', 3, "jobs.0.cron"),
@@ -94,6 +98,15 @@ def test_toml_that_cannot_be_parsed_names_the_file(tmp_path: Path) -> None:
 def test_a_missing_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="there is no such file"):
         load(tmp_path / "no.toml")
+
+
+@pytest.mark.parametrize(
+    ("second", "why"), [("a", "two have the name 'a'"), ("shared", "'shared' is the name of the base")]
+)
+def test_bases_are_named_apart(tmp_path: Path, second: str, why: str) -> None:
+    text = "".join(f'[[knowledge.bases]]\nname="{name}"\nfolders=["x"]\n' for name in ("a", second))
+    with pytest.raises(SettingsError, match=why):
+        load(write(tmp_path, text))
 
 
 @pytest.mark.parametrize("name", ["WATCHKEEPER_GATEWAY__PORT", "WATCHKEEPER_GATEWAY__PROT", "WATCHKEEPER_GATEWYA__PORT"])
