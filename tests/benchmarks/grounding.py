@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
-from table import Row, figure, show
+from table import Figure, Row, show
 
 from watchkeeper.embedded.embeddings import Encoder
 from watchkeeper.embedded.weights import encoder_model
@@ -38,7 +38,7 @@ FUSION: Final = 60
 """Reciprocal rank fusion's own constant, as its authors have it."""
 MOST_QUESTIONS: Final = 600
 PARTS: Final = 5
-"""The questions are scored in so many parts, so that a figure has a spread."""
+"""So many parts of the questions give a figure its spread: the least and the most of them."""
 
 Vectors = NDArray[np.float32]
 Rank = Callable[[int], Sequence[int]]
@@ -133,21 +133,21 @@ def _retrieval(given: Questions, encoder: Encoder) -> Iterator[Row]:
 
     plain, cosine = _plain_bm25(texts, given.asked), _order(asked @ vectors.T)
     what = f"recall@{K}, {given.name}: {len(given.asked)} questions, {len(given.passages):,} passages"
-    found = figure(_recalls(given, ours), "")
+    found = _recall(given, ours)
     peers: list[tuple[str, Rank]] = [
         ("plain BM25", lambda at: plain[at][:K]),
         ("plain cosine", lambda at: cosine[at][:K]),
         ("both by reciprocal rank", lambda at: _fused(plain[at], cosine[at])),
     ]
     for name, rank in peers:
-        yield Row(what, found, name, figure(_recalls(given, rank), ""), less_is_better=False)
+        yield Row(what, found, name, _recall(given, rank), less_is_better=False)
 
 
-def _recalls(given: Questions, rank: Rank) -> list[float]:
-    """Of each part of the questions, those whose passage is among the best `K`."""
+def _recall(given: Questions, rank: Rank) -> Figure:
+    """The share of the questions whose passage is among the best `K`; least and most of their parts."""
     hits = [bool(given.answers[at] & set(rank(at))) for at in range(len(given.asked))]
-    parts = [hits[part::PARTS] for part in range(PARTS)]
-    return [sum(part) / len(part) for part in parts if part]
+    parts = [sum(part) / len(part) for part in (hits[start::PARTS] for start in range(PARTS)) if part]
+    return Figure(sum(hits) / len(hits), min(parts), max(parts), "")
 
 
 def _plain_bm25(texts: Sequence[str], asked: Sequence[str]) -> list[list[int]]:
@@ -187,9 +187,9 @@ def _supported(encoder: Encoder) -> Iterator[Row]:
     both = _embedded(encoder, [row["knowledge"] for row in rows]), _embedded(encoder, [row["response"] for row in rows])
     cosine = [float(source @ said) for source, said in zip(*both, strict=True)]
     what = f"AUC of support on people's labels (BEGIN, Wizard of Wikipedia, {len(rows)} answers)"
-    found = figure(_aucs(labels, ours), "")
+    found = _aucs(labels, ours)
     for name, scores in (("share of words in the source", overlap), ("cosine", cosine)):
-        yield Row(what, found, name, figure(_aucs(labels, scores), ""), less_is_better=False)
+        yield Row(what, found, name, _aucs(labels, scores), less_is_better=False)
 
 
 def _score(row: dict[str, str]) -> float:
@@ -202,11 +202,12 @@ def _overlap(row: dict[str, str]) -> float:
     return sum(token in held for token in said) / max(1, len(said))
 
 
-def _aucs(labels: NDArray[np.bool_], scores: Sequence[float]) -> list[float]:
-    """The whole, and with each part of the rows left out: a spread without new data."""
+def _aucs(labels: NDArray[np.bool_], scores: Sequence[float]) -> Figure:
+    """Of all, and least and most with one part of the rows left out: a spread without new data."""
     values = np.array(scores)
     part = np.arange(len(labels)) % PARTS
-    return [_auc(labels, values), *(_auc(labels[part != at], values[part != at]) for at in range(PARTS))]
+    without = [_auc(labels[part != at], values[part != at]) for at in range(PARTS)]
+    return Figure(_auc(labels, values), min(without), max(without), "")
 
 
 def _auc(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:

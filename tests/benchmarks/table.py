@@ -75,12 +75,13 @@ def main() -> int:
     """Each part in turn. One that fails is named and costs the others nothing."""
     import chat
     import gateways
+    import grounding
     import lake
     import telemetry
 
     rows: list[Row] = []
     failed = 0
-    for part in (telemetry, gateways, lake, chat):
+    for part in (telemetry, gateways, lake, chat, grounding):
         try:
             for row in part.rows():
                 print(f"{row.what}: {row.ours}", file=sys.stderr)

@@ -9,6 +9,7 @@ true: only of what the sources say.
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -18,6 +19,8 @@ from watchkeeper.serving import numbers, words
 from watchkeeper.serving.sentences import split
 
 SUPPORTED: Final = 0.7
+KEPT_SOURCES: Final = 512
+"""Passages that stay taken apart, some 20 KB each."""
 _FUNCTION_WORD: Final = 0.3
 _UNKNOWN_NUMBER: Final = 0.2
 _UNKNOWN_NAME: Final = 0.5
@@ -157,26 +160,40 @@ class _Statement:
         self.denied = _denied(text)
 
 
-class _Basis:
-    """What the answer may rest on, taken apart once."""
+class _Part:
+    """One source taken apart. The same few passages are found again and again, so this is kept."""
 
-    def __init__(self, sources: Sequence[Source], prompt: str) -> None:
-        texts = [f"{source.title}\n{source.text}" for source in sources]
-        self.stems = [frozenset(words.stem(token) for token in words.tokens(text)) for text in texts]
-        self.all_stems = frozenset().union(*self.stems)
-        self.statements = [_Statement(piece) for source in sources for piece in split(source.text) if piece.strip()]
-        each = [numbers.find(text) for text in texts]
-        found = [number for numbers_of_one in each for number in numbers_of_one]
-        self.readings_of = [frozenset(reading for number in one for reading in number.readings) for one in each]
-        self.readings = frozenset().union(*self.readings_of)
+    def __init__(self, title: str, text: str) -> None:
+        whole = f"{title}\n{text}"
+        self.stems = frozenset(words.stem(token) for token in words.tokens(whole))
+        self.statements = [_Statement(piece) for piece in split(text) if piece.strip()]
+        found = numbers.find(whole)
+        self.readings = frozenset(reading for number in found for reading in number.readings)
         self.units = frozenset(number.unit for number in found if number.unit)
-        self.ranges = [span for text in texts for span in numbers.ranges(text)]
+        self.ranges = list(numbers.ranges(whole))
         self.acronyms = frozenset(
             "".join(word[0] for word in name.split() if word[0].isupper())[:length].lower()
-            for text in texts
-            for name in _CAPITALISED.findall(text)
+            for name in _CAPITALISED.findall(whole)
             for length in range(2, 7)
         )
+
+
+_part = lru_cache(maxsize=KEPT_SOURCES)(_Part)
+
+
+class _Basis:
+    """What the answer may rest on."""
+
+    def __init__(self, sources: Sequence[Source], prompt: str) -> None:
+        parts = [_part(source.title, source.text) for source in sources]
+        self.stems = [part.stems for part in parts]
+        self.all_stems = frozenset().union(*self.stems)
+        self.statements = [statement for part in parts for statement in part.statements]
+        self.readings_of = [part.readings for part in parts]
+        self.readings = frozenset().union(*self.readings_of)
+        self.units = frozenset().union(*(part.units for part in parts))
+        self.ranges = [span for part in parts for span in part.ranges]
+        self.acronyms = frozenset().union(*(part.acronyms for part in parts))
         self.prompt_stems = frozenset(words.stem(token) for token in words.tokens(prompt))
         self.prompt_readings = frozenset(reading for number in numbers.find(prompt) for reading in number.readings)
 
