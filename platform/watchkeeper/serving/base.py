@@ -8,6 +8,7 @@ files that changed are read, cut and embedded again. Knows nothing of who may re
 import hashlib
 import logging
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -68,6 +69,10 @@ class _Document(msgspec.Struct, frozen=True):
 
 class _Missing(Exception):
     """A folder of the base is not there; the message is its path."""
+
+
+class _Closed(Exception):
+    """The base was closed while it was read."""
 
 
 class Base:
@@ -166,6 +171,8 @@ class Base:
                 complete = self._add_vectors()
                 self._tell(tuple(self._find_problems()))
                 return complete
+            except _Closed:
+                return True
             except _Missing as missing:
                 self._tell((Problem(str(missing), "no such folder"),))
                 return True
@@ -221,6 +228,8 @@ class Base:
                         status = path.stat()
                     except OSError:  # it went away meanwhile, or is a link to nothing
                         continue
+                    if not stat.S_ISREG(status.st_mode):  # whoever opened a pipe would wait for ever
+                        continue
                     count += 1
                     yield prefix + path.relative_to(folder).as_posix(), (path, (status.st_mtime_ns, status.st_size))
 
@@ -271,7 +280,11 @@ class Base:
 
     def _load(self, name: str, path: Path, stamp: Stamp) -> _Document:
         """One file, read and cut. A file that cannot be is left out, and says why."""
+        if self._closed.is_set():
+            raise _Closed
         try:
+            if self._tenants and self._leaves(path):
+                raise Unreadable("is a link to something outside the folder")
             text = self._reader.read(path)
             if path.name == entities.FILE_NAME:
                 lines = tuple(text.splitlines())
@@ -298,6 +311,11 @@ class Base:
             yield Problem("", f"its vectors are not kept for the next start: {self._vectors.unkept}")
         if len(self._documents) >= MAX_FILES:
             yield Problem("", f"only the first {MAX_FILES} files are read")
+
+    def _leaves(self, path: Path) -> bool:
+        """Whether a file lies elsewhere, by a link: who may write into one tenant's folder may not read another's so."""
+        real = path.resolve()
+        return not any(real.is_relative_to(folder.resolve()) for folder in self._folders)
 
 
 def _complete(index: Index) -> bool:

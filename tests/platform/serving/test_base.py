@@ -1,5 +1,6 @@
 """One knowledge base as a gateway uses it: it answers at once, and follows its files."""
 
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -374,3 +375,38 @@ def test_a_base_goes_on_through_everything_that_happens_to_its_folder(folder: Pa
     assert base.refresh()
     assert "30 days" in search(base, "annual leave", None).sources[0].text
     assert base.problems == ()
+
+
+def test_a_link_out_of_a_tenants_folder_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "secret.md").write_text("The bonus is 4,711 euros.", encoding="utf-8")
+    (folder / "stolen.md").symlink_to(tmp_path / "other" / "secret.md")
+    (folder / "inside.md").symlink_to(folder / "leave.md")
+    base = Base([folder], tmp_path / "data", Encoder(), "toy", name="acme", tenants=["acme"])
+    assert base.refresh()
+    found = Knowledge([base]).reading("acme", "default").search("bonus euros", None, 5, 0.0)
+    assert found.sources == ()
+    assert base.problems == (Problem("acme/stolen.md", "is a link to something outside the folder"),)
+    assert base.size == 3
+
+
+def test_a_pipe_is_no_document(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.md")
+    base = make(folder)
+    assert base.refresh()
+    assert base.size == 2
+
+
+def test_a_base_that_is_closed_while_it_is_read_stops_reading(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = make(folder)
+    read: list[str] = []
+
+    def closing(self: Reader, path: Path) -> str:
+        read.append(path.name)
+        base.close()
+        return "Text."
+
+    monkeypatch.setattr(Reader, "read", closing)
+    assert base.refresh()
+    assert len(read) == 1
+    assert base.indexed is None

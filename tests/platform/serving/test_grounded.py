@@ -265,3 +265,22 @@ def test_a_session_keeps_the_answer_without_marks_and_note(ask: Ask, tmp_path: P
     with sqlite3.connect(tmp_path / "data" / "sessions.sqlite") as connection:
         assert connection.execute("SELECT answered FROM exchanges").fetchall() == [(f"{GOOD} {BAD}",)]
     connection.close()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_broken_session_store_costs_the_session_and_the_record_says_so(ask: Ask, tmp_path: Path, stream: bool) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "sessions.sqlite").write_bytes(b"this is no database" * 100)
+    answered = ask([GOOD], stream=stream, body={"watchkeeper": {"session": "s"}})
+    assert answered.text == GOOD
+    ground = next(each for each in answered.record.stages if each.name == "ground")
+    assert ground.status == "degraded"
+    assert (ground.attributes["error"], ground.attributes["not_stored"]) == ("sessions_corrupt", "sessions_corrupt")
+    assert answered.record.error is None
+
+
+def test_while_the_encoder_is_away_keywords_serve_and_the_record_says_so(ask: Ask) -> None:
+    answered = ask([GOOD])
+    ground = next(each for each in answered.record.stages if each.name == "ground")
+    assert (ground.status, ground.attributes["search"]) == ("degraded", "keywords")
+    assert [source.id for source in answered.record.sources] == ["rules.md#1"]
