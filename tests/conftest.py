@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -47,9 +48,9 @@ def module_port() -> Callable[[], int]:
 
 @dataclass
 class Upstream:
-    """An OpenAI-compatible server on a thread. `say`: the answer's pieces for the messages it gets; `choices`: for a
-    request's body, the deltas of each answer in place of that. Set `status` to make it refuse, `cut_after` to break a
-    stream off after so many pieces, `pause_s` to make it slow between pieces."""
+    """An OpenAI-compatible server on a thread, also of embeddings that mean nothing. `say`: the answer's pieces for the
+    messages it gets; `choices`: for a request's body, the deltas of each answer in place of that. Set `status` to make it
+    refuse, `cut_after` to break a stream off after so many pieces, `pause_s` to make it slow between pieces."""
 
     url: str = ""
     say: Callable[[list[dict[str, Any]]], list[str]] = field(default=lambda messages: ["Hello", " there."])
@@ -74,6 +75,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         script = self.server.script
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if self.path.endswith("/embeddings"):
+            return self._embeddings(body["input"])
         script.bodies.append(body)
         if script.status != 200:
             error = {"message": "told to refuse", "type": "x", "code": "told_to"}
@@ -86,6 +89,13 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(script.pause_s * pieces)
         choices = [{"index": index, **_whole(deltas)} for index, deltas in enumerate(said)]
         return self._json(200, {"id": "x", "model": "scripted", "choices": choices, "usage": usage})
+
+    def _embeddings(self, texts: list[str]) -> None:
+        """Unit vectors that have nothing to do with the texts, but that equal ones have equal vectors."""
+        rows = [[0.0] * 384 for _ in texts]
+        for row, text in zip(rows, texts, strict=True):
+            row[zlib.crc32(text.encode("utf-8", "replace")) % 384] = 1.0
+        self._json(200, {"data": [{"index": index, "embedding": row} for index, row in enumerate(rows)]})
 
     def _stream(self, said: list[list[dict[str, Any]]], usage: dict[str, int]) -> None:
         """All answers at once, their pieces in turns."""

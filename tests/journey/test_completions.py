@@ -169,6 +169,32 @@ def test_one_stream_of_several_may_be_withheld(running: Running) -> None:
     assert running.record(chunks[0].id.removeprefix("chatcmpl-")).action == "block"
 
 
+def logprobs(*words: str) -> list[dict[str, Any]]:
+    """An answer of such tokens, each with its log-probability."""
+    tokens = [{"token": word, "logprob": -0.5, "bytes": list(word.encode()), "top_logprobs": []} for word in words]
+    return [{"content": token["token"], "logprobs": [token]} for token in tokens]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_logprobs_leave_with_their_text(running: Running, stream: bool) -> None:
+    running.script.choices = lambda body: [logprobs("You ", "have ", "27 ", "days", ".")]
+    got = Got(running, stream=stream, logprobs=True, top_logprobs=0)
+    assert [token.token for token in got.choices[0].logprobs.content] == ["You ", "have ", "27 ", "days", "."]
+    assert running.script.bodies[-1]["logprobs"] is True
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_logprobs_of_what_was_redacted_do_not_leave(running: Running, stream: bool) -> None:
+    running.script.choices = lambda body: [logprobs("Write ", "to ", "hugo", "@example.com", ".")]
+    raw = running.client.chat.completions.with_raw_response.create(
+        model="watchkeeper", messages=ASKED, stream=stream, logprobs=True
+    )
+    text = raw.http_response.read().decode() if stream else raw.text
+    assert "hugo" not in text
+    assert '"token":"to "' in text
+    assert '"logprobs":"left out from where the text was changed"' in text
+
+
 class Leave(pydantic.BaseModel):
     days: int
     kind: str

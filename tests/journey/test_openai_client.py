@@ -262,6 +262,23 @@ def test_embeddings_are_the_encoders(running: Running) -> None:
     assert sum(a * b for a, b in zip(one.embedding, two.embedding, strict=True)) > 0.5
 
 
+def test_embeddings_refuse_what_they_cannot_do(running: Running) -> None:
+    made = running.client.embeddings.create(model="any", input="annual leave", dimensions=384)
+    assert (len(made.data), made.usage.prompt_tokens > 0) == (1, True)
+    for wrong, param in (({"input": [1, 2]}, "input"), ({"input": "a", "dimensions": 5}, "dimensions")):
+        with pytest.raises(openai.BadRequestError) as error:
+            running.client.embeddings.create(model="any", **cast(Any, wrong))
+        assert error.value.param == param
+
+
+def test_one_model_can_be_asked_for(running: Running) -> None:
+    assert running.client.models.retrieve("watchkeeper").id == "watchkeeper"
+    assert running.client.models.retrieve("builtin@0").owned_by == "watchkeeper"
+    with pytest.raises(openai.NotFoundError) as error:
+        running.client.models.retrieve("gpt-17")
+    assert (error.value.code, error.value.param) == ("model_not_found", "model")
+
+
 def test_other_routes_say_what_there_is(running: Running) -> None:
     response = requests.post(f"{running.url}/v1/completions", json={}, timeout=10)
     assert response.status_code == 404

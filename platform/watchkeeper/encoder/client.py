@@ -77,6 +77,8 @@ class EncoderClient:
         self._admit()
         try:
             vectors = await self._ask(texts)
+        except TextRefused:  # it is there: one client's text must not take it from all others
+            raise
         except EncoderUnavailable:
             self._failures += 1
             if self._failures >= FAILURES:

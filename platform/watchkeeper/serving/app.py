@@ -13,21 +13,23 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import aiohttp
-import msgspec
+import numpy as np
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from watchkeeper.encoder.client import EncoderUnavailable
+from watchkeeper.encoder.client import DIMENSION, EncoderUnavailable, TextRefused
 from watchkeeper.serving import completion, traces
 from watchkeeper.serving.building import build, open_spool
+from watchkeeper.serving.embedding import wanted
 from watchkeeper.serving.failure import defect, freeze, log_defect, refuse
 from watchkeeper.serving.intake import Intake
 from watchkeeper.serving.journey import Journey
 from watchkeeper.serving.loop import Loop
 from watchkeeper.serving.metrics import Metrics
+from watchkeeper.serving.openapi import document
 from watchkeeper.serving.opinion import BODY_BYTES, opinion
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.request import Refused, parse
@@ -39,7 +41,7 @@ from watchkeeper.telemetry.spool import Spool, SpoolFull
 CHAT = "/v1/chat/completions"
 ROUTES = (
     f"POST {CHAT}, POST /v1/embeddings, POST /v1/feedback, POST /v1/traces, GET /v1/models, "
-    "GET /health/live, GET /health/ready, GET /metrics"
+    "GET /health/live, GET /health/ready, GET /metrics, GET /openapi.json"
 )
 DISCONNECTED = 499
 """The status that records keep for a client that went away (nginx's number; no client ever sees it)."""
@@ -214,23 +216,30 @@ class Gateway:
     async def embeddings(self, request: Request) -> Response:
         """POST /v1/embeddings: the encoder's, for clients that want the same vectors."""
         try:
-            plain = msgspec.json.decode(await _body(request.receive, self.parts.settings.gateway.max_body_bytes))
-            given = plain.get("input") if isinstance(plain, dict) else None
-            texts = [given] if isinstance(given, str) else given
-            if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-                raise Refused(400, "invalid_value", "input: must be a string or a list of strings", param="input")
-            vectors = await self.parts.encoder.embed(texts)
-        except msgspec.DecodeError as error:
-            return completion.error(Refused(400, "invalid_body", f"the body is not valid JSON: {error}"), {})
+            asked = wanted(await _body(request.receive, self.parts.settings.gateway.max_body_bytes), DIMENSION)
+            vectors = np.concatenate([await self.parts.encoder.embed(batch) for batch in asked.batches()])
+        except ClientDisconnect:
+            return Response(status_code=DISCONNECTED)  # nobody is there to read it
         except Refused as refused:
             return completion.error(refused, {})
+        except TextRefused as error:
+            return completion.error(Refused(400, "invalid_value", f"input: {error}", param="input"), {})
         except EncoderUnavailable as away:
             return completion.error(Refused(503, "encoder_unavailable", str(away), retry_after=5), {})
-        return completion.embeddings(vectors, self.parts.settings.encoder.model, plain.get("encoding_format") == "base64")
+        tokens = asked.tokens(self.parts.tokens.text)
+        return completion.embeddings(vectors, self.parts.settings.encoder.model, tokens, asked.packed)
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models."""
         return completion.models(models(self.parts, self.parts.releases.champion().id))
+
+    async def model(self, request: Request) -> Response:
+        """GET /v1/models/{model}."""
+        return completion.model(request.path_params["model"], models(self.parts, self.parts.releases.champion().id))
+
+    async def openapi(self, request: Request) -> Response:
+        """GET /openapi.json: what can be asked here, and what is answered."""
+        return completion.plain_json(document())
 
     async def live(self, request: Request) -> Response:
         """GET /health/live: the process answers."""
@@ -322,7 +331,7 @@ def _spool_full(full: SpoolFull) -> Refused:
 async def _not_found(request: Request, error: Exception) -> Response:
     message = f"{request.method} {request.url.path} does not exist here; there is {ROUTES}"
     status = getattr(error, "status_code", 404)
-    return completion.error(Refused(status, "not_found", message), {})
+    return completion.error(Refused(status, "not_found", message), dict(getattr(error, "headers", None) or {}))
 
 
 class Chat:
@@ -377,6 +386,8 @@ def application(settings: Settings) -> Starlette:
         Route("/v1/feedback", handler("feedback"), methods=["POST"]),
         Route("/v1/traces", handler("traces"), methods=["POST"]),
         Route("/v1/models", handler("models")),
+        Route("/v1/models/{model:path}", handler("model")),
+        Route("/openapi.json", handler("openapi")),
         Route("/health/live", handler("live")),
         Route("/health/ready", handler("ready")),
         Route("/metrics", handler("prometheus")),

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from watchkeeper.serving.citing import Citing
 from watchkeeper.serving.leaves import Document, plain
+from watchkeeper.serving.logprobs import Logprobs
 
 CALLS: Final = "tool_calls"
 BODIES: Final = {"function": "arguments", "custom": "input"}
@@ -23,11 +24,13 @@ MOST_CALLS: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What leaves of a streamed answer: text, or fields of the message beside it, of the choice `index`."""
+    """What leaves of a streamed answer: text (with the log-probabilities of its tokens, where there are), or fields of the
+    message beside it, of the choice `index`."""
 
     index: int
     text: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -49,6 +52,7 @@ class Choice:
     json: dict[str, Any] | None = None
     citing: Citing | None = None
     below_min_support: str | None = None
+    logprobs: Logprobs = field(default_factory=Logprobs)
 
     @property
     def begun(self) -> bool:

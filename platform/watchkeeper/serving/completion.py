@@ -1,7 +1,7 @@
 """Answers in OpenAI's shapes: completions, chunks of a stream, errors, lists. Makes bytes of what the journey holds."""
 
 import base64
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -13,6 +13,17 @@ from watchkeeper.record import strongest
 from watchkeeper.serving.choice import CALLS, Choice, Piece
 from watchkeeper.serving.journey import Journey
 from watchkeeper.serving.request import Refused
+from watchkeeper.serving.shapes import (
+    About,
+    AnswerChoice,
+    AnswerMessage,
+    Chunk,
+    ChunkChoice,
+    Completion,
+    Embeddings,
+    TokenLogprobs,
+    Usage,
+)
 
 _TYPES = {400: "invalid_request_error", 404: "invalid_request_error", 429: "rate_limit_error"}
 
@@ -31,7 +42,11 @@ def error(refused: Refused, headers: dict[str, str]) -> Response:
 
 def answer(journey: Journey, headers: dict[str, str]) -> Response:
     """A plain completion. A withheld answer is an empty one with `finish_reason` `content_filter`."""
-    body = _envelope(journey, "chat.completion") | {
+    body: Completion = {
+        "id": _id(journey),
+        "object": "chat.completion",
+        "created": journey.received_at // 1_000_000,
+        "model": _model(journey),
         "choices": [_choice(choice) for choice in journey.choices],
         "usage": _usage(journey),
         "watchkeeper": _about(journey),
@@ -39,11 +54,15 @@ def answer(journey: Journey, headers: dict[str, str]) -> Response:
     return plain_json(body, 200, headers)
 
 
-def _choice(choice: Choice) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": choice.delivered or "", **choice.leaving}
-    if message.get(CALLS) and not choice.delivered:
-        message["content"] = None
-    return {"index": choice.index, "message": message, "logprobs": None, "finish_reason": _reason(choice)}
+def _choice(choice: Choice) -> AnswerChoice:
+    content = None if choice.leaving.get(CALLS) and not choice.delivered else choice.delivered or ""
+    tokens = choice.logprobs.beside(choice.delivered or "")
+    return {
+        "index": choice.index,
+        "message": cast(AnswerMessage, {"role": "assistant", "content": content, **choice.leaving}),
+        "logprobs": {"content": tokens} if tokens else None,
+        "finish_reason": _reason(choice),
+    }
 
 
 def _reason(choice: Choice) -> str:
@@ -65,8 +84,8 @@ def stream_part(body: bytes, *, last: bool = False) -> dict[str, Any]:
 
 
 def opening(journey: Journey) -> bytes:
-    chunks = (_chunk(journey, choice.index, {"role": "assistant", "content": ""}) for choice in journey.choices)
-    return b"".join(map(_event, chunks))
+    begun: dict[str, Any] = {"role": "assistant", "content": ""}
+    return b"".join(_event(_chunk(journey, [_part(choice.index, begun)])) for choice in journey.choices)
 
 
 def piece(journey: Journey, piece: Piece) -> bytes:
@@ -74,7 +93,7 @@ def piece(journey: Journey, piece: Piece) -> bytes:
     delta: dict[str, Any] = {"content": piece.text} if piece.text else dict(piece.extra)
     if CALLS in delta:
         delta[CALLS] = [{"index": index, **call} for index, call in enumerate(piece.extra[CALLS])]
-    return _event(_chunk(journey, piece.index, delta))
+    return _event(_chunk(journey, [_part(piece.index, delta, piece.logprobs)]))
 
 
 def ending(journey: Journey) -> bytes:
@@ -84,9 +103,13 @@ def ending(journey: Journey) -> bytes:
         return broken(Refused(502, journey.error, "the upstream broke off in mid-answer"))
     events = b""
     for choice in journey.choices:
-        events += _event(_chunk(journey, choice.index, {}, _reason(choice)) | {"watchkeeper": _about(journey, choice)})
+        final = _chunk(journey, [_part(choice.index, {}, reason=_reason(choice))])
+        final["watchkeeper"] = _about(journey, choice)
+        events += _event(final)
     if journey.request.include_usage:
-        events += _event(_envelope(journey, "chat.completion.chunk") | {"choices": [], "usage": _usage(journey)})
+        final = _chunk(journey, [])
+        final["usage"] = _usage(journey)
+        events += _event(final)
     return events + b"data: [DONE]\n\n"
 
 
@@ -99,37 +122,62 @@ def models(names: list[str]) -> Response:
     return plain_json(msgspec.to_builtins(ModelList(data=tuple(Model(id=name, created=0) for name in names))))
 
 
-def embeddings(vectors: NDArray[np.float32], model: str, packed: bool) -> Response:
+def model(name: str, names: list[str]) -> Response:
+    """One of the `names`."""
+    if name not in names:
+        message = f"model: nothing here serves {name[:100]!r}; there is {', '.join(names)}"
+        return error(Refused(404, "model_not_found", message, param="model"), {})
+    return plain_json(msgspec.to_builtins(Model(id=name, created=0)))
+
+
+def embeddings(vectors: NDArray[np.float32], model: str, tokens: int, packed: bool) -> Response:
     """`packed`: base64 of little-endian float32, as the official client asks for."""
 
     def form(vector: NDArray[np.float32]) -> Any:
         return base64.b64encode(vector.astype("<f4").tobytes()).decode() if packed else vector.tolist()
 
-    data = [{"object": "embedding", "index": index, "embedding": form(vector)} for index, vector in enumerate(vectors)]
-    return plain_json({"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": 0, "total_tokens": 0}})
-
-
-def _envelope(journey: Journey, kind: str) -> dict[str, Any]:
-    model = journey.answer_model or (journey.upstream.model if journey.upstream else journey.request.model)
-    return {
-        "id": f"chatcmpl-{journey.request_id}",
-        "object": kind,
-        "created": journey.received_at // 1_000_000,
+    body: Embeddings = {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": index, "embedding": form(vector)} for index, vector in enumerate(vectors)
+        ],
         "model": model,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
+    return plain_json(body)
+
+
+def _id(journey: Journey) -> str:
+    return f"chatcmpl-{journey.request_id}"
+
+
+def _model(journey: Journey) -> str:
+    return journey.answer_model or (journey.upstream.model if journey.upstream else journey.request.model)
+
+
+def _chunk(journey: Journey, choices: list[ChunkChoice]) -> Chunk:
+    return {
+        "id": _id(journey),
+        "object": "chat.completion.chunk",
+        "created": journey.received_at // 1_000_000,
+        "model": _model(journey),
+        "choices": choices,
     }
 
 
-def _chunk(journey: Journey, index: int, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
-    choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-    return _envelope(journey, "chat.completion.chunk") | {"choices": [choice]}
+def _part(
+    index: int, delta: dict[str, Any], logprobs: list[dict[str, Any]] | None = None, reason: str | None = None
+) -> ChunkChoice:
+    tokens: TokenLogprobs | None = {"content": logprobs} if logprobs else None
+    return {"index": index, "delta": delta, "logprobs": tokens, "finish_reason": reason}
 
 
-def _usage(journey: Journey) -> dict[str, int]:
+def _usage(journey: Journey) -> Usage:
     inputs, outputs = journey.tokens
     return {"prompt_tokens": inputs, "completion_tokens": outputs, "total_tokens": inputs + outputs}
 
 
-def _about(journey: Journey, choice: Choice | None = None) -> dict[str, Any]:
+def _about(journey: Journey, choice: Choice | None = None) -> About:
     """The extra field of an answer: what it rests on and what the guards said; for a cut, what had left before it."""
     choice = choice or next((one for one in journey.choices if one.withheld), journey.choices[0])
     about: dict[str, Any] = {
@@ -150,10 +198,12 @@ def _about(journey: Journey, choice: Choice | None = None) -> dict[str, Any]:
         about["no_hit"] = ground.attributes["no_hit"]
     if choice.json is not None:
         about["json"] = choice.json
-    return about | choice.withheld
+    if choice.logprobs.lost:
+        about["logprobs"] = "left out from where the text was changed"
+    return cast(About, about | choice.withheld)
 
 
-def _event(body: dict[str, Any]) -> bytes:
+def _event(body: Any) -> bytes:
     return b"data: " + _json(body) + b"\n\n"
 
 

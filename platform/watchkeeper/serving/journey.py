@@ -206,6 +206,7 @@ class Journey:
             self.last_delta_at = now
             choice.answer += delta.text
             choice.add(delta.extra)
+            choice.logprobs.add(delta.logprobs)
         choice.finish_reason = delta.finish_reason or choice.finish_reason
 
     def next_call(self) -> None:

@@ -23,7 +23,9 @@ _ID: Final = re.compile(r"[0-9a-f]{32}")
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 
-class _Known(msgspec.Struct, forbid_unknown_fields=True):
+class FeedbackBody(msgspec.Struct, forbid_unknown_fields=True):
+    """`score` (0 to 1) or `label`: exactly one of them."""
+
     request_id: str
     score: float | None = None
     label: str | None = None
@@ -34,7 +36,7 @@ class _Known(msgspec.Struct, forbid_unknown_fields=True):
 
 def opinion(body: bytes, redact: Redact, *, feedback_id: str, received_at: int) -> Feedback:
     """Request body → Feedback, its label, comment and user redacted. Raises `Refused` with status 400."""
-    known = body_of(body, _Known)
+    known = body_of(body, FeedbackBody)
     request_id = known.request_id.removeprefix(TRACE_PREFIX).lower()
     name = known.name if known.name is not None else NAME
     rules = (

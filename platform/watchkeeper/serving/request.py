@@ -5,16 +5,20 @@ Follows OpenAI's chat completions. What is wrong is one `Refused` that names the
 
 import hashlib
 import json
-from typing import Any, Final, TypeVar
+import re
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
+from watchkeeper.serving.shapes import ImagePart, Message, StreamOptions
 from watchkeeper.serving.structured import SchemaRefused, Shape, shape_of
 
-ROLES: Final = ("system", "developer", "user", "assistant", "tool")
 OURS: Final = ("session", "user", "route", "tags")
 MOST_CHOICES: Final = 16
 MOST_STOPS: Final = 16
+
+_KINDS: Final = {"role": "system, developer, user, assistant, tool", "type": "text, image_url"}
+_MISSING: Final = re.compile(r"missing required field `(\w+)`")
 
 T = TypeVar("T")
 
@@ -76,40 +80,40 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     forwarded: dict[str, Any] = {}
 
 
-class _Known(msgspec.Struct):
-    """Types of the parameters that we read; all others are forwarded unread."""
+class ChatBody(msgspec.Struct):
+    """The parameters that we read; all others are forwarded unread (`seed`, `logprobs`, `tools`, `reasoning_effort`, …).
+    `max_completion_tokens` is the newer name of `max_tokens`; an empty `stop` sequence is none."""
 
     model: str
-    messages: list[Any]
+    messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
     stream: bool | None = None
-    stream_options: dict[str, Any] | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    n: int | None = None
-    stop: str | list[str] | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=MOST_CHOICES)] | None = None
+    stop: str | Annotated[list[str], msgspec.Meta(max_length=MOST_STOPS)] | None = None
     user: str | None = None
     watchkeeper: Extension | None = None
 
 
-_READ: Final = frozenset(_Known.__struct_fields__)
+_READ: Final = frozenset(ChatBody.__struct_fields__)
 
 
 def parse(body: bytes) -> ChatRequest:
     """Request body → ChatRequest. Raises `Refused` with status 400."""
     plain = _decode(body)
-    known = _typed(plain, _Known)
-    _check_ranges(known)
+    known = _typed(plain, ChatBody)
     extension = known.watchkeeper or Extension()
     if extension.user is None and known.user is not None:
         extension = msgspec.structs.replace(extension, user=known.user)
     forwarded = {key: value for key, value in plain.items() if key not in _READ}
     return ChatRequest(
         model=known.model,
-        turns=tuple(_turn(message, index) for index, message in enumerate(known.messages)),
+        turns=tuple(map(_turn, known.messages, plain["messages"])),
         stream=bool(known.stream),
-        include_usage=bool((known.stream_options or {}).get("include_usage")),
+        include_usage=bool(known.stream_options and known.stream_options.include_usage),
         max_tokens=known.max_completion_tokens if known.max_completion_tokens is not None else known.max_tokens,
         temperature=known.temperature,
         top_p=known.top_p,
@@ -135,7 +139,7 @@ def needs(request: ChatRequest) -> frozenset[str]:
     return frozenset(name for name, needed in found.items() if needed)
 
 
-def _stops(known: _Known) -> tuple[str, ...]:
+def _stops(known: ChatBody) -> tuple[str, ...]:
     given = known.stop or ()
     return tuple(stop for stop in ([given] if isinstance(given, str) else given) if stop)
 
@@ -150,11 +154,17 @@ def _typed(plain: dict[str, Any], kind: type[T]) -> T:
         return msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at ")
-        param = place.strip("`").removeprefix("$.") or None
+        param = place.strip("`").removeprefix("$").removeprefix(".")
+        known = _KINDS.get(param.rpartition(".")[2])
+        if known and message.startswith("Invalid value"):
+            message += f"; there is {known}"
+        if missing := _MISSING.search(message):
+            param = f"{param}.{missing[1]}".removeprefix(".")
         raise _bad(f"{param or 'the body'}: {message}", param) from None
 
 
 def _bad(message: str, param: str | None) -> Refused:
+    param = param or None
     return Refused(400, "invalid_value" if param else "invalid_body", message, param=param)
 
 
@@ -164,7 +174,7 @@ def _decode(body: bytes) -> dict[str, Any]:
     except (msgspec.DecodeError, UnicodeDecodeError):
         # msgspec refuses escaped lone surrogates, which JSON allows and clients send; the standard library takes them.
         try:
-            plain = json.loads(body)
+            plain = json.loads(body, parse_constant=_no_number)
         except (ValueError, RecursionError) as error:
             raise _bad(f"the body is not valid JSON: {error}", None) from None
     except RecursionError:
@@ -174,45 +184,17 @@ def _decode(body: bytes) -> dict[str, Any]:
     return plain
 
 
-def _check_ranges(known: _Known) -> None:
-    limit = known.max_completion_tokens if known.max_completion_tokens is not None else known.max_tokens
-    rules = (
-        ("messages", bool(known.messages), "must hold at least one message"),
-        ("n", known.n is None or 1 <= known.n <= MOST_CHOICES, f"must be between 1 and {MOST_CHOICES}"),
-        ("stop", len(_stops(known)) <= MOST_STOPS, f"must be at most {MOST_STOPS} sequences"),
-        ("max_tokens", limit is None or limit >= 1, "must be at least 1"),
-        ("temperature", known.temperature is None or 0 <= known.temperature <= 2, "must be between 0 and 2"),
-        ("top_p", known.top_p is None or 0 < known.top_p <= 1, "must be above 0 and at most 1"),
-    )
-    for param, good, message in rules:
-        if not good:
-            raise _bad(f"{param}: {message}", param)
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number in JSON")
 
 
-def _turn(message: Any, index: int) -> Turn:
-    place = f"messages[{index}]"
-    if not isinstance(message, dict):
-        raise _bad(f"{place}: must be an object with role and content", place)
-    role = message.get("role")
-    if role not in ROLES:
-        raise _bad(f"{place}.role: must be one of {', '.join(ROLES)}", f"{place}.role")
-    content = message.get("content")
-    calls = {key: message[key] for key in ("tool_calls", "function_call") if message.get(key)}
-    if content is None and role == "assistant":
-        return Turn(role, "", message, calls=calls)
-    if isinstance(content, str):
-        return Turn(role, content, message, calls=calls)
-    if not isinstance(content, list):
-        raise _bad(f"{place}.content: must be a string or a list of content parts", f"{place}.content")
-    texts, images = [], []
-    for number, part in enumerate(content):
-        where = f"{place}.content[{number}]"
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind == "text" and isinstance(part.get("text"), str):
-            texts.append(part["text"])
-        elif kind == "image_url" and isinstance(part.get("image_url"), dict):
-            url = str(part["image_url"].get("url", ""))
-            images.append(hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest())
-        else:
-            raise _bad(f"{where}: must be a part of type text or image_url", where)
-    return Turn(role, "\n".join(texts), message, tuple(images), calls)
+def _turn(message: Message, body: dict[str, Any]) -> Turn:
+    """`body`: the message as it came."""
+    content = message.content
+    calls = {key: body[key] for key in ("tool_calls", "function_call") if body.get(key)}
+    role = str(body["role"])
+    if content is None or isinstance(content, str):
+        return Turn(role, content or "", body, calls=calls)
+    texts = [part.text for part in content if not isinstance(part, ImagePart)]
+    urls = [part.image_url.url.encode("utf-8", "surrogatepass") for part in content if isinstance(part, ImagePart)]
+    return Turn(role, "\n".join(texts), body, tuple(hashlib.sha256(url).hexdigest() for url in urls), calls)

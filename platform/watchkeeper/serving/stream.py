@@ -98,7 +98,7 @@ class Windows:
 
     def _leaves(self, text: str) -> Piece:
         self._choice.delivered = (self._choice.delivered or "") + text
-        return Piece(self._choice.index, text)
+        return Piece(self._choice.index, text, logprobs=self._choice.logprobs.beside(text))
 
     def _finished(self, rest: str) -> str:
         """The rest such that the answer ends as post-processing would end it, where what has left allows that."""

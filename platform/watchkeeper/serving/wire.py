@@ -35,7 +35,7 @@ class UpstreamFailed(Exception):
 class Delta(msgspec.Struct, frozen=True):
     """A piece of an answer. A plain answer is one delta for each choice that holds it all. `usage`: (input, output) tokens
     of the whole call. `extra`: fields of the message besides role and content (tool calls), as they came. `index`: of the
-    choice."""
+    choice. `logprobs`: of the text's tokens."""
 
     text: str = ""
     finish_reason: str | None = None
@@ -43,6 +43,7 @@ class Delta(msgspec.Struct, frozen=True):
     model: str | None = None
     extra: dict[str, Any] = {}
     index: int = 0
+    logprobs: list[dict[str, Any]] = []
 
 
 def refusal(upstream: Upstream, status: int, body: bytes, retry_after: str | None) -> UpstreamFailed:
@@ -113,8 +114,14 @@ def _deltas(plain: dict[str, Any], choices: list[tuple[Any, Any]]) -> list[Delta
         content, index = said.get("content") or "", choice.get("index", place)
         if not isinstance(content, str) or not isinstance(index, int):
             raise TypeError
-        deltas.append(Delta(content, _name(choice.get("finish_reason")), usage, model, extra, index))
+        deltas.append(Delta(content, _name(choice.get("finish_reason")), usage, model, extra, index, _logprobs(choice)))
     return deltas
+
+
+def _logprobs(choice: dict[str, Any]) -> list[dict[str, Any]]:
+    given = choice.get("logprobs")
+    tokens = given.get("content") if isinstance(given, dict) else None
+    return [token for token in tokens if isinstance(token, dict)] if isinstance(tokens, list) else []
 
 
 async def events(upstream: Upstream, content: aiohttp.StreamReader) -> AsyncGenerator[Delta, None]:

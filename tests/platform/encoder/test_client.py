@@ -225,6 +225,17 @@ def test_one_failure_among_successes_closes_nothing(encoder: FakeEncoder) -> Non
     run(encoder, story)
 
 
+def test_one_clients_texts_do_not_take_the_encoder_from_all_others(encoder: FakeEncoder) -> None:
+    async def story(client: EncoderClient, clock: Clock) -> None:
+        for _ in range(5):
+            encoder.status = 400
+            await fails(client, "refused the text")
+        encoder.status = 200
+        assert (await client.embed(["a"])).shape == (1, 384)
+
+    run(encoder, story)
+
+
 def test_a_probe_that_is_cancelled_lets_the_next_one_try(encoder: FakeEncoder) -> None:
     async def story(client: EncoderClient, clock: Clock) -> None:
         encoder.status = 500

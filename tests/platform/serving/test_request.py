@@ -85,7 +85,7 @@ def test_lone_surrogates_are_taken() -> None:
         (body(messages=["Hello"]), "messages[0]"),
         (body(messages=[{"role": "wizard", "content": "x"}]), "messages[0].role"),
         (body(messages=[{"role": "user"}]), "messages[0].content"),
-        (body(messages=[USER, {"role": "user", "content": [{"type": "video"}]}]), "messages[1].content[0]"),
+        (body(messages=[USER, {"role": "user", "content": [{"type": "video"}]}]), "messages[1].content[0].type"),
         (body(n=0), "n"),
         (body(n=17), "n"),
         (body(stop=["."] * 17), "stop"),
