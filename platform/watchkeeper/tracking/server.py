@@ -12,7 +12,7 @@ from watchkeeper.settings import Settings
 
 FOLDER: Final = "mlflow"
 DATABASE: Final = "mlflow.db"
-BEHIND: Final = ("nice", "-n", "10") if shutil.which("nice") else ()
+BEHIND: Final = ("nice", "-n", "5") if shutil.which("nice") else ()
 """Before the command of whatever nobody waits for: where processors are few, those who wait for an answer come first."""
 
 
