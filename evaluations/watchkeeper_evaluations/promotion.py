@@ -1,8 +1,8 @@
 """How what was learned becomes what serves: a release is registered, promoted on the evidence of a gate, and rolled back.
 
 One at a time on a data folder, and in this order: MLflow first (its alias is what gateways follow), then the event in the
-lake. What could not be written after the alias had moved is told, never undone. Knows nothing of how a gate comes to its
-verdict.
+lake. What could not be written after the alias had moved is told, never undone. Whatever is put into service ends a canary,
+before the alias moves: what a challenger was held against serves no longer. Knows nothing of how a gate comes to its verdict.
 """
 
 import contextlib
@@ -15,13 +15,14 @@ import pyarrow as pa
 
 from watchkeeper.lake.lake import Lake, LakeUnavailable
 from watchkeeper.lake.releases import Gate, Served, newest_gate, release_row, served
-from watchkeeper.release import Release, champion
+from watchkeeper.release import Challenger, Release, champion
 from watchkeeper.settings import Settings
 from watchkeeper.tracking import Tracking, TrackingUnavailable
 from watchkeeper.tracking.prompts import ReleaseChanged, Releases
 from watchkeeper_evaluations.lock import alone
 
 FIRST: Final = "served before any release was registered"
+_ENDS: Final = {"promoted": "a promotion ended it", "rolled_back": "a rollback ended it"}
 LOCK: Final = "releases.lock"
 """Held from reading what serves until something else does: a gate held the candidate against what it replaces."""
 
@@ -41,8 +42,8 @@ class Registration(msgspec.Struct, frozen=True):
 
 class Promotion(msgspec.Struct, frozen=True):
     """What serves now, and what did before. `changed` False: it is MLflow's champion already, and nothing was done.
-    `comparison_id`: the gate over the two that counts. `untold`: what could not be written after the alias had moved, a
-    line each."""
+    `comparison_id`: the gate over the two that counts. `ended`: the challenger whose canary this ended. `untold`: what could
+    not be written after the alias had moved, a line each."""
 
     event: Literal["promoted", "rolled_back"]
     release: Release
@@ -53,6 +54,7 @@ class Promotion(msgspec.Struct, frozen=True):
     reason: str
     override: bool
     comparison_id: str | None
+    ended: Release | None = None
     untold: tuple[str, ...] = ()
 
 
@@ -94,7 +96,7 @@ def _register(settings: Settings, release: Release, note: str, by: str, now: dat
     else:
         made = releases.register(release, note)
         rows.append(release_row(at=now, event="registered", release=made.id, digest=made.digest, reason=note, by=by))
-    return Registration(made, first, (*_shown(settings, releases), *_logged(settings, rows)))
+    return Registration(made, first, (*_shown(settings, releases), *logged(settings, rows)))
 
 
 def promote(settings: Settings, ref: str, *, reason: str, override: str | None, by: str, now: datetime) -> Promotion:
@@ -156,10 +158,20 @@ def _put_into_service(settings: Settings, releases: Releases, done: Promotion) -
     serves = serving(settings)
     if serves.digest != done.previous.digest:  # moved in MLflow's UI, or from another machine: nobody judged against that
         raise PromotionRefused(f"{serves.id} serves now, no longer {done.previous.id}: nothing was changed, run it again")
+    challenger = releases.shelf().challenger
+    releases.end_challenge()
     releases.promote(done.release)
     tags = {f"{done.event}_at": done.at.isoformat(), "reason": done.reason}
     if done.event == "promoted":
         tags |= {"comparison_id": done.comparison_id or "", "override": str(done.override).lower()}
+    rows = []
+    if challenger is not None:
+        done = msgspec.structs.replace(done, ended=challenger.release)
+        before = done.at - timedelta(microseconds=1)  # one after the other, as they were
+        ended = canary_row(
+            "canary_ended", challenger, at=before, previous=done.previous, reason=_ENDS[done.event], by=done.by
+        )
+        rows.append(ended)
     row = release_row(
         at=done.at,
         event=done.event,
@@ -172,7 +184,7 @@ def _put_into_service(settings: Settings, releases: Releases, done: Promotion) -
         comparison_id=done.comparison_id,
         by=done.by,
     )
-    untold = (*_tagged(releases, done.release, tags), *_logged(settings, [row]))
+    untold = (*_tagged(releases, done.release, tags), *logged(settings, [*rows, row]))
     return msgspec.structs.replace(done, untold=untold)
 
 
@@ -254,7 +266,30 @@ def _tagged(releases: Releases, release: Release, tags: Mapping[str, str]) -> li
     return []
 
 
-def _logged(settings: Settings, rows: Sequence[pa.Table]) -> list[str]:
+def canary_row(
+    event: Literal["canary_started", "canary_ended"],
+    challenger: Challenger,
+    *,
+    at: datetime,
+    previous: Release,
+    reason: str,
+    by: str,
+) -> pa.Table:
+    """The event of a canary beside `previous`, in the words of the log: the share is part of the reason."""
+    return release_row(
+        at=at,
+        event=event,
+        release=challenger.release.id,
+        digest=challenger.release.digest,
+        previous=previous.id,
+        previous_digest=previous.digest,
+        reason="; ".join(part for part in (f"{challenger.share:.3g} of the requests", reason) if part),
+        by=by,
+    )
+
+
+def logged(settings: Settings, rows: Sequence[pa.Table]) -> list[str]:
+    """Writes events of releases; what could not be written, a line each."""
     try:
         _lake(settings).append("releases", pa.concat_tables(rows))
     except LakeUnavailable as error:

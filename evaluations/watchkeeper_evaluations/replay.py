@@ -24,7 +24,6 @@ from watchkeeper.serving.journey import Journey
 from watchkeeper.serving.loop import Loop
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.request import Refused, parse
-from watchkeeper.serving.stages.admit import CHAMPION
 from watchkeeper.settings import Settings
 from watchkeeper_evaluations.dataset import Case
 
@@ -132,7 +131,8 @@ class _Replay:
             raise ReplayImpossible(f"the knowledge base is not indexed after {knowledge_s:g} s{f': {why}' if why else ''}")
 
     async def _answer(self, parts: Parts, asked: Asked) -> Record:
-        body = msgspec.json.encode({"model": CHAMPION, "messages": asked.case.messages})
+        # By its id: who names a release is never drawn for a challenger.
+        body = msgspec.json.encode({"model": asked.release.id, "messages": asked.case.messages})
         request = parse(body)
         journey = Journey(
             request_id=uuid.uuid4().hex,

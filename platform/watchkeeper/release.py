@@ -1,8 +1,9 @@
 """What serves: a release, read from `release.json` in the data folder, or `builtin@0` before any is registered.
 
 A release is prompt template, model, parameters, grounding settings and guard policy, sealed by a digest. Every registered
-one lies beside it as `releases/<name>@<version>.json`, for requests that name one. Knows nothing of MLflow, where releases
-are registered: what comes from there comes as these files.
+one lies beside it as `releases/<name>@<version>.json`, for requests that name one; `challenger.json` is there while another
+one serves a share of the requests. Knows nothing of MLflow, where releases are registered: what comes from there comes as
+these files.
 """
 
 import contextlib
@@ -11,19 +12,21 @@ import re
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from watchkeeper.following import LOOK_S, Followed
 from watchkeeper.record import Action
 
 FILE_NAME: Final = "release.json"
+CHALLENGER_FILE: Final = "challenger.json"
 FOLDER: Final = "releases"
 _ID: Final = re.compile(r"([A-Za-z0-9_.-]+)@([0-9]+)")
 """A release's id; never a path."""
 
-LOOK_S: Final = 1.0
-"""A file is looked at no more often than this."""
+MOST_SHARE: Final = 0.5
+"""Whoever serves more is no challenger but the champion, and needs a gate for it."""
 
 
 class ReleaseBroken(Exception):
@@ -124,12 +127,29 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 SEALED_ALWAYS: Final = frozenset({"k", "min_score", "max_characters", "turns"})
 """Of `Grounding`: what was there from the beginning."""
 
+
+class Challenger(msgspec.Struct, frozen=True):
+    """A release that serves a `share` of the requests that name none, beside the champion."""
+
+    release: Release
+    share: Annotated[float, msgspec.Meta(ge=0, le=MOST_SHARE)]
+
+
 BUILTIN: Final = Release(name="builtin", version=0)
 
 
 def champion(data: Path) -> Release:
     """The release that serves. Raises `ReleaseBroken` when `release.json` is there but is not a release."""
     return _read(data / FILE_NAME) or BUILTIN
+
+
+def challenger(data: Path) -> Challenger | None:
+    """Who serves a share beside the champion; None: nobody, also where the file holds nothing good: then the champion serves
+    all."""
+    try:
+        return msgspec.json.decode((data / CHALLENGER_FILE).read_bytes(), type=Challenger)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def file_of(data: Path, release_id: str) -> Path:
@@ -147,41 +167,9 @@ def _read(file: Path) -> Release | None:
         raise ReleaseBroken(f"{file}: is no release: {error}; remove it, the shipper writes it again") from None
 
 
-Stamp = tuple[int, int, int]
-"""Changes when a file does, also when it is replaced within one tick of the file system's clock."""
-
-
-class _Followed:
-    """A file and the release that it held when it was last good."""
-
-    def __init__(self, file: Path, looked_at: float, release: Release | None) -> None:
-        self.file = file
-        self.release = release
-        self._looked_at = looked_at
-        self._stamp = self._look()
-
-    def look(self, now: float) -> None:
-        if now - self._looked_at < LOOK_S:
-            return
-        self._looked_at = now
-        stamp = self._look()
-        if stamp == self._stamp:
-            return
-        with contextlib.suppress(OSError):  # then it is tried again
-            with contextlib.suppress(ReleaseBroken):
-                self.release = _read(self.file)
-            self._stamp = stamp
-
-    def _look(self) -> Stamp | None:
-        try:
-            status = self.file.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
-
-
 class Follower:
-    """The releases as the files have them now: each is read again when it changes; a broken file leaves the last good one.
+    """The releases as the files have them now: each is read again when it changes; a broken file leaves the last good one,
+    and no challenger.
 
     Asked on every request, so a file is looked at once a second at most. `clock`: monotonic seconds. Raises `ReleaseBroken`
     when what should serve cannot be read at the start: there is no last good one then.
@@ -191,16 +179,19 @@ class Follower:
         self._data = data
         self._clock = clock
         now = clock()
-        self._champion = _Followed(data / FILE_NAME, now, None)
-        self._champion.release = champion(data)
-        self._named: dict[str, _Followed] = {}
+        self._champion = _followed(data / FILE_NAME, now)
+        self._challenger = Followed(data / CHALLENGER_FILE, now, lambda: challenger(data))
+        self._named: dict[str, Followed[Release]] = {}
         self._ids: tuple[str, ...] = ()
         self._listed_at = now - LOOK_S
 
     def champion(self) -> Release:
         """The release that serves whoever names none."""
-        self._champion.look(self._clock())
-        return self._champion.release or BUILTIN
+        return self._champion.look(self._clock()) or BUILTIN
+
+    def challenger(self) -> Challenger | None:
+        """The release that serves a share of those who name none."""
+        return self._challenger.look(self._clock())
 
     def named(self, release_id: str) -> Release | None:
         """The release `name@version`; None: there is none."""
@@ -208,16 +199,15 @@ class Follower:
             return None
         followed = self._named.get(release_id)
         if followed is None:
-            followed = _Followed(file_of(self._data, release_id), self._clock(), None)
             with contextlib.suppress(ReleaseBroken, OSError):
-                followed.release = _read(followed.file)
-            if followed.release is None:  # not kept: whoever asks for what is not there must not fill the memory
+                followed = _followed(file_of(self._data, release_id), self._clock())
+            if followed is None or followed.held is None:  # not kept: whoever asks for what is not there fills no memory
                 return None
             self._named[release_id] = followed
-        followed.look(self._clock())
-        if followed.release is None:
+        release = followed.look(self._clock())
+        if release is None:
             del self._named[release_id]
-        return followed.release
+        return release
 
     def ids(self) -> tuple[str, ...]:
         """The ids that `named` knows, the highest version first."""
@@ -229,3 +219,7 @@ class Follower:
             versions = sorted((match[1], -int(match[2]), match[0]) for match in found if match)
             self._ids = tuple(release_id for _, _, release_id in versions)
         return self._ids
+
+
+def _followed(file: Path, now: float) -> Followed[Release]:
+    return Followed(file, now, lambda: _read(file), (ReleaseBroken,))

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import requests
 
 from watchkeeper.lake.experiments import Trial, trial_rows
 from watchkeeper.lake.lake import Lake
+from watchkeeper.lake.releases import release_events
+from watchkeeper.lake.rollup import Rollups
 from watchkeeper.lake.tables import COMPARISONS
 from watchkeeper.settings import Settings, load
 from watchkeeper.tracking import Tracking, server_command
@@ -49,9 +51,10 @@ class SetUp:
         asked = [*self.command, *words, "--config", str(self.file)]
         return subprocess.run(asked, capture_output=True, text=True, timeout=120)
 
-    def ask(self, model: str = "watchkeeper") -> tuple[str, str]:
-        """One request → its id, and the release that served it."""
-        body = {"model": model, "messages": [{"role": "user", "content": f"Hello {uuid.uuid4()}"}]}
+    def ask(self, model: str = "watchkeeper", **about: str) -> tuple[str, str]:
+        """One request → its id, and the release that served it. `about`: session, user, route."""
+        messages = [{"role": "user", "content": f"Hello {uuid.uuid4()}"}]
+        body = {"model": model, "messages": messages, "watchkeeper": about}
         response = requests.post(f"{self.url}/v1/chat/completions", json=body, timeout=30)
         assert response.status_code == 200, response.text
         return response.headers["x-request-id"], response.headers["x-watchkeeper-release"]
@@ -192,3 +195,97 @@ def test_releases_from_registration_to_rollback_with_mlflow_killed_in_between(
     stamped = {row["request_id"]: row["release"] for row in rows}
     assert {name: stamped[name] for name in served} == served
     assert {row["digest"] for row in rows if row["release"] == "watchkeeper@2"} == {digests["watchkeeper@2"]}
+
+
+def test_a_canary_serves_its_share_of_the_sessions_until_it_is_stopped_or_promoted(
+    set_up: SetUp, tmp_path: Path, wait_for: Callable[..., None]
+) -> None:
+    set_up.start_mlflow()
+    set_up.run_process([*set_up.command, "ship", "--config", str(set_up.file)])
+    set_up.start_gateway()
+    better = tmp_path / "better.toml"
+    better.write_text('template = "Answer better."\n')
+    assert set_up.type_in("release", "register", str(better)).returncode == 0
+    followed(set_up, "watchkeeper@1")
+    sessions = [f"session-{number}" for number in range(100)]
+
+    def by_session(model: str = "watchkeeper") -> dict[str, str]:
+        asked = [(session, set_up.ask(model, session=session)) for session in sessions]
+        served.update(dict(answered for _, answered in asked))
+        return {session: release for session, (_, release) in asked}
+
+    def canary(*words: str, code: int = 0) -> dict[str, Any]:
+        done = set_up.type_in("release", "canary", *words, "--json")
+        assert done.returncode == code, done.stderr
+        plain: dict[str, Any] = json.loads(done.stdout) if code == 0 else {"said": done.stderr}
+        return plain
+
+    def wait_until(at_least: int, at_most: int) -> None:
+        wait_for(lambda: at_least <= challenged(by_session()) <= at_most, what="the share to be followed", within_s=20)
+
+    def challenged(releases: dict[str, str]) -> int:
+        return sum(release == "watchkeeper@2" for release in releases.values())
+
+    # It starts: some sessions get it, always the same, and who names a model is asked nothing.
+    served: dict[str, str] = {}
+    assert challenged(by_session()) == 0
+    started = canary("watchkeeper@2", "--share", "0.3", "--reason", "a try")
+    assert (started["champion"], started["challenger"], started["share"]) == ("watchkeeper@1", "watchkeeper@2", 0.3)
+    wait_until(12, 48)  # 30 +- 4 standard deviations
+    first = by_session()
+    assert by_session() == first, "a session stays with its release"
+    assert set(by_session("watchkeeper@1").values()) == set(by_session("scripted").values()) == {"watchkeeper@1"}
+    said = {body["messages"][0]["content"] for body in set_up.upstream.bodies[-300:]}
+    assert "Answer better." not in said
+    doctor = set_up.type_in("doctor", "--json").stdout
+    assert "watchkeeper@1 serves, watchkeeper@2 serves 0.3 of the requests that name none" in doctor
+
+    # More of it: nobody who had it loses it. What cannot be is one line.
+    assert canary("2", "--share", "0.5")["before"] == {"challenger": "watchkeeper@2", "share": 0.3}
+    wait_until(challenged(first) + 1, 70)
+    more = by_session()
+    assert {session for session in sessions if first[session] == "watchkeeper@2" != more[session]} == set()
+    for words, why in (
+        (("2", "--share", "0.6"), "at most 0.5"),
+        (("2",), "needs both"),
+        (("1", "--share", "0.1"), "watchkeeper@1 is the champion"),
+        (("7", "--share", "0.1"), "there is no release '7'"),
+        (("--stop", "--share", "0.1"), "takes neither"),
+    ):
+        told = canary(*words, code=2)["said"]
+        assert why in told
+        assert len(told.splitlines()) == 1
+    assert canary()["share"] == 0.5
+
+    # It is stopped, and again; a promotion ends one too.
+    assert canary("--stop")["before"] == {"challenger": "watchkeeper@2", "share": 0.5}
+    wait_until(0, 0)
+    assert canary("--stop") == {**canary(), "before": None}
+    canary("2", "--share", "0.2")
+    promoted = json.loads(set_up.type_in("release", "promote", "2", "--override", "a test", "--json").stdout)
+    assert (promoted["release"], promoted["canary_ended"]) == ("watchkeeper@2", "watchkeeper@2")
+    wait_until(100, 100)
+    assert (canary()["challenger"], canary()["champion"]) == (None, "watchkeeper@2")
+    listed = json.loads(set_up.type_in("release", "list", "--json").stdout)["releases"]
+    assert [one["aliases"] for one in listed] == [["champion"], []], "the alias goes"
+    assert not (set_up.settings.data / "challenger.json").exists()
+
+    # Records, rollups and the log tell them apart.
+    wait_for(lambda: json.loads(set_up.type_in("verify", "--json").stdout)["ok"], what="a clean ledger")
+    lake = Lake(set_up.settings.lake_uri)
+    rows = lake.query("SELECT request_id, release FROM interactions").to_pylist()
+    kept = {row["request_id"]: row for row in rows}
+    assert {name: kept[name]["release"] for name in served} == served
+    now, day = datetime.now(UTC), timedelta(days=1)
+    for release in ("watchkeeper@1", "watchkeeper@2"):
+        counted = int(Rollups.read(lake, now - day, now + day, release=release).n.sum())
+        assert counted == sum(row["release"] == release for row in rows) > 50
+    log = [(event["event"], event["release"], event["reason"]) for event in release_events(lake).to_pylist()]
+    assert log[::-1][3:] == [
+        ("canary_started", "watchkeeper@2", "0.3 of the requests; a try"),
+        ("canary_started", "watchkeeper@2", "0.5 of the requests"),
+        ("canary_ended", "watchkeeper@2", "0.5 of the requests"),
+        ("canary_started", "watchkeeper@2", "0.2 of the requests"),
+        ("canary_ended", "watchkeeper@2", "0.2 of the requests; a promotion ended it"),
+        ("promoted", "watchkeeper@2", "a test"),
+    ]

@@ -79,10 +79,12 @@ def _knowledge(settings: Settings) -> Iterator[Finding]:
 
 
 def _release(settings: Settings) -> Iterator[Finding]:
-    from watchkeeper.release import ReleaseBroken, champion
+    from watchkeeper.release import ReleaseBroken, challenger, champion
 
     try:
-        yield Finding("release", "good", f"{champion(settings.data).id} serves")
+        other = challenger(settings.data)
+        beside = f", {other.release.id} serves {other.share:.3g} of the requests that name none" if other else ""
+        yield Finding("release", "good", f"{champion(settings.data).id} serves{beside}")
     except ReleaseBroken as error:
         yield Finding("release", "bad", str(error), "a gateway that is started now ends at once")
 

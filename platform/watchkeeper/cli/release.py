@@ -12,6 +12,7 @@ from watchkeeper.cli.options import Config, Data, Json, example
 
 if TYPE_CHECKING:
     from watchkeeper.tracking.prompts import Registered
+    from watchkeeper_evaluations.canary import Canary
     from watchkeeper_evaluations.promotion import Promotion
 
 app = typer.Typer(
@@ -161,6 +162,60 @@ def rollback(
     _say(done, as_json)
 
 
+@app.command(epilog=example('watchkeeper release canary watchkeeper@3 --share 0.1 --reason "shorter answers"'))
+def canary(
+    ref: Annotated[str | None, typer.Argument(help="The release; without one: which serves a share now.")] = None,
+    share: Annotated[float | None, typer.Option("--share", help="Of the requests that name none, at most 0.5.")] = None,
+    stop: Annotated[bool, typer.Option("--stop", help="The champion serves all again.")] = False,
+    reason: Annotated[str, typer.Option("--reason", help="Why; kept in the log.")] = "",
+    config: Config = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Let a release serve a share of the requests beside the champion; a session stays with one of them. No gate is asked."""
+    from watchkeeper_evaluations import canary as canaries
+
+    settings = output.settings(config, data)
+    if stop and (ref is not None or share is not None):
+        raise output.WrongUse("--stop ends whichever canary runs: it takes neither a release nor --share")
+    if (ref is None) != (share is None):
+        raise output.WrongUse("a canary needs both a release and its share: watchkeeper release canary REF --share 0.1")
+    if stop:
+        done = canaries.stop(settings, reason=reason, by=_user(), now=datetime.now(UTC))
+    elif ref is None or share is None:
+        done = canaries.running(settings)
+    else:
+        try:
+            done = canaries.start(settings, ref, share, reason=reason, by=_user(), now=datetime.now(UTC))
+        except canaries.CanaryRefused as refused:
+            raise output.WrongUse(str(refused)) from None
+    _say_canary(done, as_json)
+
+
+def _say_canary(done: "Canary", as_json: bool) -> None:
+    now, before = done.challenger, done.before
+    if as_json:
+        output.document(
+            {
+                "champion": done.champion.id,
+                "challenger": now.release.id if now else None,
+                "share": now.share if now else 0.0,
+                "before": {"challenger": before.release.id, "share": before.share} if before else None,
+                "changed": done.changed,
+                "untold": done.untold,
+            }
+        )
+    else:
+        follow = "; gateways follow within five seconds" if done.changed else ""
+        if now:
+            output.note(f"{now.release.id} serves {now.share:.3g} of the requests beside {done.champion.id}{follow}")
+        else:
+            output.note(f"{done.champion.id} serves all requests{follow}")
+        if before and done.changed and (now is None or now.release != before.release):
+            output.note(f"the canary of {before.release.id} has ended")
+    _tell(done.untold)
+
+
 def _say(done: "Promotion", as_json: bool) -> None:
     if as_json:
         output.document(
@@ -175,11 +230,14 @@ def _say(done: "Promotion", as_json: bool) -> None:
                 "reason": done.reason,
                 "override": done.override,
                 "comparison_id": done.comparison_id,
+                "canary_ended": done.ended.id if done.ended else None,
                 "untold": done.untold,
             }
         )
     elif done.changed:
         output.note(f"{done.release.id} serves, after {done.previous.id}; gateways follow within five seconds")
+        if done.ended:
+            output.note(f"the canary of {done.ended.id} has ended")
     else:
         output.note(f"{done.release.id} serves already; nothing was changed")
     _tell(done.untold)

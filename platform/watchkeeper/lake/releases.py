@@ -15,7 +15,7 @@ from watchkeeper.lake.lake import Lake
 from watchkeeper.lake.tables import RELEASES
 from watchkeeper.record import SCHEMA_VERSION
 
-Event = Literal["registered", "promoted", "rolled_back"]
+Event = Literal["registered", "promoted", "rolled_back", "canary_started", "canary_ended"]
 
 
 class Served(msgspec.Struct, frozen=True):

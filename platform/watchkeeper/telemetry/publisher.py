@@ -1,7 +1,8 @@
 """The publisher: writes what MLflow says of releases to where gateways read it, and leaves it there while MLflow is away.
 
-`<data>/release.json` is the champion, `<data>/releases/<name>@<version>.json` every release. A version that is not what was
-registered is not written: what was good of it stays. Knows nothing of who reads the files, and never waits for delivery.
+`<data>/release.json` is the champion, `<data>/releases/<name>@<version>.json` every release, `<data>/challenger.json` the one
+that serves a share beside the champion, with that share. A version that is not what was registered is not written: what was
+good of it stays, but as a challenger it goes. Knows nothing of who reads the files, and never waits for delivery.
 """
 
 import logging
@@ -14,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from watchkeeper.release import FILE_NAME, FOLDER, Release, file_of
+from watchkeeper.release import CHALLENGER_FILE, FILE_NAME, FOLDER, Challenger, Release, file_of
 from watchkeeper.tracking.prompts import Releases
 
 EVERY_S: Final = 2.0
@@ -26,11 +27,14 @@ _log = logging.getLogger(__name__)
 
 class PublisherStatus(msgspec.Struct, frozen=True):
     """`champion`: the id of the release that MLflow named last; None: none yet, or MLflow has not been reached since this
-    shipper started. `error`: what keeps a release from being published, one line."""
+    shipper started. `challenger`: the release that serves a `share` of the requests beside it. `error`: what keeps a release
+    from being published, one line."""
 
     champion: str | None
     releases: int
     error: str | None
+    challenger: str | None = None
+    share: float = 0.0
 
 
 class Publisher:
@@ -82,12 +86,25 @@ class Publisher:
                 old.unlink(missing_ok=True)
         if shelf.champion is not None:
             _write(self._data / FILE_NAME, shelf.champion)
+        challenger = shelf.challenger
+        if challenger is not None:
+            _write(self._data / CHALLENGER_FILE, challenger)
+        else:
+            (self._data / CHALLENGER_FILE).unlink(missing_ok=True)
         self._seen = stamp
         serving = shelf.champion.id if shelf.champion else None
-        self.status = msgspec.structs.replace(self.status, champion=serving, releases=len(shelf.registered))
+        self.status = msgspec.structs.replace(
+            self.status,
+            champion=serving,
+            releases=len(shelf.registered),
+            challenger=challenger.release.id if challenger else None,
+            share=challenger.share if challenger else 0.0,
+        )
         why = [other.why for other in shelf.changed]
         if serving is None and (self._data / FILE_NAME).exists() and not why:
             why = [f"MLflow names no champion among {self._releases.name}; what served goes on serving"]
+        if shelf.canary_fault is not None:
+            why.append(shelf.canary_fault)
         self._report("; ".join(why) or None)
 
     def _report(self, error: str | None) -> None:
@@ -97,7 +114,7 @@ class Publisher:
         self._said = error
 
 
-def _write(file: Path, release: Release) -> None:
+def _write(file: Path, release: Release | Challenger) -> None:
     """Whole or not at all, and on the disk; nothing where it has this content already."""
     body = msgspec.json.format(msgspec.json.encode(release), indent=2)
     try:

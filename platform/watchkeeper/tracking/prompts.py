@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import requests
 
-from watchkeeper.release import Grounding, Parameters, Policy, Release
+from watchkeeper.release import MOST_SHARE, Challenger, Grounding, Parameters, Policy, Release
 from watchkeeper.tracking.tracking import Tracking, TrackingUnavailable
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, PromptVersion
 
 CHAMPION: Final = "champion"
+CHALLENGER: Final = "challenger"
+CANARY: Final = "watchkeeper.canary"
+"""The prompt's tag that says which share of the requests the challenger serves. It names the version too: an alias that is
+moved by hand does not take the share with it. Not a tag of the version: those do not show in a stamp."""
 DIGEST: Final = "watchkeeper.digest"
 GROUNDING: Final = "watchkeeper.grounding"
 POLICIES: Final = "watchkeeper.policies"
@@ -62,6 +66,10 @@ class Registered:
     created_at: datetime
     description: str
 
+    @property
+    def id(self) -> str:
+        return self.release.id
+
 
 @dataclass(frozen=True)
 class Changed:
@@ -74,14 +82,49 @@ class Changed:
 
 @dataclass(frozen=True)
 class Shelf:
-    """Every version under the prompt's name, newest first."""
+    """Every version under the prompt's name, newest first. `canary`: what the prompt's tag of that name says."""
 
     registered: tuple[Registered, ...]
     changed: tuple[Changed, ...]
+    canary: str | None = None
 
     @property
     def champion(self) -> Release | None:
-        return next((one.release for one in self.registered if CHAMPION in one.aliases), None)
+        return self._under(CHAMPION)
+
+    @property
+    def challenger(self) -> Challenger | None:
+        """Who serves a share beside the champion. None: nobody, or `canary_fault` says why nobody does."""
+        named = self._under(CHALLENGER)
+        if named is None or self.champion is None or named == self.champion or not self.canary:
+            return None
+        try:
+            canary = msgspec.json.decode(self.canary, type=_Canary)
+        except msgspec.DecodeError:
+            return None
+        usable = canary.version == named.version and 0 < canary.share <= MOST_SHARE
+        return Challenger(named, canary.share) if usable else None
+
+    @property
+    def canary_fault(self) -> str | None:
+        """Why a release that MLflow calls challenger serves nobody, though a share is set, one line; None: it does, or
+        nobody asked that it should."""
+        everything = (*self.registered, *self.changed)
+        named = next((one.id for one in everything if CHALLENGER in one.aliases), None)
+        if named is None or not self.canary or self.challenger is not None:
+            return None
+        return (
+            f"{named} is the challenger in MLflow, but serves nobody ({self.canary}): run `watchkeeper release canary {named} "
+            "--share 0.1` again, or `watchkeeper release canary --stop`"
+        )
+
+    def _under(self, alias: str) -> Release | None:
+        return next((one.release for one in self.registered if alias in one.aliases), None)
+
+
+class _Canary(msgspec.Struct, frozen=True):
+    version: int
+    share: float
 
 
 class Releases:
@@ -123,7 +166,7 @@ class Releases:
 
     def shelf(self) -> Shelf:
         """Every version, also those that are no release any more."""
-        aliases = self._aliases()
+        aliases, canary = self._named()
         registered: dict[str, Registered] = {}  # a version that comes between two pages moves one onto both
         changed: dict[str, Changed] = {}
         with self._tracking.speaking() as client:
@@ -134,7 +177,7 @@ class Releases:
                     registered[release_id] = _registered(version, names)
                 except ReleaseChanged as error:
                     changed[release_id] = Changed(release_id, names, str(error))
-        return Shelf(tuple(registered.values()), tuple(changed.values()))
+        return Shelf(tuple(registered.values()), tuple(changed.values()), canary)
 
     def register(self, release: Release, description: str) -> Release:
         """Makes it the newest version and gives it as that. Raises `ReleaseExists` when one has this content."""
@@ -158,6 +201,25 @@ class Releases:
             raise ReleaseChanged(f"{release.id} in MLflow has another content than the one given")
         with self._tracking.speaking() as client:
             client.set_prompt_alias(self.name, CHAMPION, release.version)
+
+    def challenge(self, release: Release, share: float) -> None:
+        """Lets it serve a share of the requests beside the champion. Raises `ReleaseUnknown`, `ReleaseChanged`."""
+        if self.get(release.id).digest != release.digest:
+            raise ReleaseChanged(f"{release.id} in MLflow has another content than the one given")
+        canary = msgspec.json.encode(_Canary(release.version, share)).decode()
+        with self._tracking.speaking() as client:  # in this order: an alias never has the share of another version
+            client.set_prompt_tag(self.name, CANARY, canary)
+            client.set_prompt_alias(self.name, CHALLENGER, release.version)
+
+    def end_challenge(self) -> None:
+        """Nobody serves beside the champion any more. An alias that somebody set without a share is a name, and stays."""
+        aliases, canary = self._named()
+        if not canary:
+            return
+        with self._tracking.speaking() as client:
+            if CHALLENGER in aliases:
+                client.delete_prompt_alias(self.name, CHALLENGER)
+            client.delete_prompt_tag(self.name, CANARY)
 
     def tag(self, release: Release, tags: Mapping[str, str]) -> None:
         """Sets tags `watchkeeper.<key>` on its version; they do not count for the digest."""
@@ -191,11 +253,13 @@ class Releases:
             raise TrackingUnavailable(f"MLflow at {uri}: HTTP {answer.status_code}")
         return answer.content
 
-    def _aliases(self) -> dict[str, str]:
-        """Alias → version. Not from the versions themselves: MLflow's search leaves their aliases out."""
+    def _named(self) -> tuple[dict[str, str], str | None]:
+        """Alias → version, and the tag `CANARY`. Not from the versions themselves: MLflow's search leaves their aliases
+        out."""
         stamp = self.stamp()
         model = msgspec.json.decode(stamp)["registered_model"] if stamp else {}
-        return {entry["alias"]: entry["version"] for entry in model.get("aliases", ())}
+        aliases = {entry["alias"]: entry["version"] for entry in model.get("aliases", ())}
+        return aliases, {tag["key"]: tag["value"] for tag in model.get("tags", ())}.get(CANARY)
 
     def _make(self, client: "MlflowClient") -> None:
         from mlflow.exceptions import MlflowException

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from watchkeeper.release import BUILTIN, FILE_NAME, Follower, Release
+from watchkeeper.release import BUILTIN, CHALLENGER_FILE, FILE_NAME, Challenger, Follower, Release, challenger
 from watchkeeper.settings import Mlflow, Settings
 from watchkeeper.telemetry.publisher import WHOLE_S, Publisher
 from watchkeeper.tracking import Tracking, server_command
@@ -139,6 +139,69 @@ def test_a_version_that_was_changed_is_not_published(
     releases.promote(three)
     publisher.publish()
     assert Follower(tmp_path, clock).champion() == three, "the others are not held up"
+
+
+def test_a_challenger_comes_with_its_share_and_goes_with_either(
+    publisher: Publisher, releases: Releases, tracking: Tracking, tmp_path: Path, clock: Clock
+) -> None:
+    one, two, three = (releases.register(variant(number), "") for number in (1, 2, 3))
+
+    def published() -> Challenger | None:
+        publisher.publish()
+        clock.now += 1
+        found = Follower(tmp_path, clock).challenger()
+        told = (publisher.status.challenger, publisher.status.share)
+        assert told == ((found.release.id, found.share) if found else (None, 0.0))
+        assert (tmp_path / CHALLENGER_FILE).exists() == (found is not None)
+        return found
+
+    releases.challenge(two, 0.1)
+    assert published() is None, "there is no champion to serve beside"
+    releases.promote(one)
+    assert published() == Challenger(two, 0.1)
+    releases.challenge(two, 0.2)
+    assert published() == Challenger(two, 0.2), "a share alone is seen too"
+    with tracking.speaking() as client:
+        client.set_prompt_alias(releases.name, "challenger", three.version)
+    assert published() is None, "an alias that is moved by hand has no share"
+    assert f"{three.id} is the challenger in MLflow, but serves nobody" in str(publisher.status.error)
+    releases.challenge(three, 0.3)
+    assert published() == Challenger(three, 0.3)
+    assert publisher.status.error is None
+    releases.promote(three)
+    assert published() is None, "the champion challenges nobody"
+    releases.promote(one)
+    with tracking.speaking() as client:
+        client.set_prompt_version_tag(releases.name, three.version, "watchkeeper.policies", "{}")
+    clock.now += WHOLE_S
+    assert published() is None, "a release that was changed serves nobody"
+    releases.challenge(two, 0.4)
+    assert published() == Challenger(two, 0.4)
+    releases.end_challenge()
+    assert published() is None
+    releases.end_challenge()
+    with tracking.speaking() as client:
+        client.set_prompt_alias(releases.name, "challenger", two.version)
+    releases.end_challenge()
+    assert published() is None
+    assert [one.aliases for one in releases.all() if one.id == two.id] == [("challenger",)], "a name that somebody gave stays"
+    assert two.id not in str(publisher.status.error), "and is no fault"
+
+
+@pytest.mark.parametrize("tag", ["{", "{}", '{"version": 2, "share": 0}', '{"version": 2, "share": 0.51}', '{"version": 2, "share": "x"}'])
+def test_a_share_that_is_none_lets_nobody_serve(
+    publisher: Publisher, releases: Releases, tracking: Tracking, tmp_path: Path, tag: str
+) -> None:
+    one, two = (releases.register(variant(number), "") for number in (1, 2))
+    releases.promote(one)
+    releases.challenge(two, 0.5)
+    publisher.publish()
+    assert challenger(tmp_path) == Challenger(two, 0.5)
+    with tracking.speaking() as client:
+        client.set_prompt_tag(releases.name, "watchkeeper.canary", tag)
+    publisher.publish()
+    assert challenger(tmp_path) is None
+    assert "serves nobody" in str(publisher.status.error)
 
 
 def test_a_broken_file_is_written_again(publisher: Publisher, releases: Releases, tmp_path: Path, clock: Clock) -> None:

@@ -3,9 +3,8 @@
 from watchkeeper.serving.journey import Journey, Span
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.request import Refused
+from watchkeeper.serving.selection import CHAMPION, select, subject
 from watchkeeper.serving.stages.stage import Stage
-
-CHAMPION = "watchkeeper"
 
 
 async def _run(journey: Journey, parts: Parts, span: Span) -> None:
@@ -13,17 +12,23 @@ async def _run(journey: Journey, parts: Parts, span: Span) -> None:
     limit = parts.settings.gateway.max_in_flight
     if parts.in_flight > limit:
         raise Refused(429, "rate_limit_exceeded", f"more than {limit} requests are in flight; try again", retry_after=1)
-    asked = journey.request.model
-    named = journey.release if asked in (CHAMPION, journey.release.id) else parts.releases.named(asked)
-    if named is not None:
-        journey.release, journey.upstream_name = named, named.model
-    elif parts.upstreams.named(asked):
-        journey.upstream_name = asked
-    else:
+    _select(journey, parts, span)
+
+
+def _select(journey: Journey, parts: Parts, span: Span) -> None:
+    """Which release serves. `share`: the challenger's, where there was a draw."""
+    asked, who = journey.request.model, journey.request.extension
+    drawn_for = subject(journey.tenant, who.session, who.user, journey.request_id)
+    selected = select(asked, journey.release, parts.releases, parts.upstreams, drawn_for)
+    if selected is None:
         known = ", ".join(models(parts, journey.release.id))
         raise Refused(
             404, "model_not_found", f"model: nothing here serves {asked[:100]!r}; there is {known}", param="model"
         )
+    journey.release, journey.upstream_name = selected.release, selected.upstream
+    span.attributes["selected_by"] = selected.by
+    if selected.share is not None:
+        span.attributes["share"] = selected.share
 
 
 def models(parts: Parts, release: str) -> list[str]:

@@ -1,0 +1,76 @@
+"""What admit decides: which release serves whom, and that the record says why."""
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+
+from watchkeeper.release import CHALLENGER_FILE, FILE_NAME, Challenger, Release, file_of
+from watchkeeper.serving.building import build
+from watchkeeper.serving.journey import Journey
+from watchkeeper.serving.request import parse
+from watchkeeper.serving.stages import admit
+from watchkeeper.settings import Settings, Upstream
+
+ONE, TWO = (Release(name="watchkeeper", version=number, template=f"{number}") for number in (1, 2))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "releases").mkdir()
+    for release in (ONE, TWO):
+        file_of(tmp_path, release.id).write_bytes(msgspec.json.encode(release))
+    (tmp_path / FILE_NAME).write_bytes(msgspec.json.encode(ONE))
+    (tmp_path / CHALLENGER_FILE).write_bytes(msgspec.json.encode(Challenger(TWO, 0.5)))
+    yield tmp_path
+
+
+def settings(data: Path, **more: Any) -> Settings:
+    upstream = Upstream(name="first", base_url="http://127.0.0.1:1/v1", model="m")
+    return Settings(data=data, upstreams=(upstream,), **more)
+
+
+def admitted(settings: Settings, *bodies: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Each body → the release that serves it, and what the span of admit says."""
+
+    async def run() -> list[tuple[str, dict[str, Any]]]:
+        found = []
+        async with aiohttp.ClientSession() as session:
+            parts = build(settings, session, clock=time.monotonic, rng=random.Random(1))
+            for body in bodies:
+                request = parse(json.dumps({"messages": [{"role": "user", "content": "Hi"}], **body}).encode())
+                journey = Journey(
+                    request_id="a" * 32, received_at=1, request=request, release=parts.releases.champion(),
+                    clock=time.perf_counter, started=time.perf_counter(),
+                )  # fmt: skip
+                with journey.step("admit") as span:
+                    await admit.STAGE.run(journey, parts, span)
+                found.append((journey.release.id, dict(span.attributes)))
+            parts.close()
+        return found
+
+    return asyncio.run(run())
+
+
+def test_the_record_says_by_what_a_release_was_selected(data: Path) -> None:
+    named = [{"model": model} for model in (ONE.id, TWO.id, "first")]
+    sessions = [{"model": "watchkeeper", "watchkeeper": {"session": f"s{number}"}} for number in range(40)]
+    found = admitted(settings(data), *named, *sessions, *sessions)
+    assert [(release, said["selected_by"], said.get("share")) for release, said in found[:3]] == [
+        (ONE.id, "named", None),
+        (TWO.id, "named", None),
+        (ONE.id, "named", None),
+    ]
+    drawn = {(release, said["selected_by"], said["share"]) for release, said in found[3:]}
+    assert drawn == {(ONE.id, "champion", 0.5), (TWO.id, "challenger", 0.5)}
+    assert found[3:43] == found[43:], "a session stays with its release"
+    (data / CHALLENGER_FILE).unlink()
+    ((release, said),) = admitted(settings(data), sessions[0])
+    assert (release, said["selected_by"], "share" in said) == (ONE.id, "champion", False)
