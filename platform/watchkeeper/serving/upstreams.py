@@ -6,7 +6,7 @@ Picks by weight, calls plain or streamed, and says whether a failure is worth an
 import asyncio
 import os
 import random
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from typing import Any, Final
 
 import aiohttp
@@ -40,12 +40,13 @@ class Upstreams:
     def named(self, name: str) -> Upstream | None:
         return next((upstream for upstream in self.all if upstream.name == name), None)
 
-    def candidates(self, name: str | None) -> list[Upstream]:
-        """In the order in which to try them: the named one only, or a weighted shuffle with recent failures last."""
-        if name is not None:
-            return [upstream for upstream in self.all if upstream.name == name]
+    def candidates(self, names: str | Collection[str] | None) -> list[Upstream]:
+        """Those of that name or of those names (None: all) in the order in which to try them: a weighted shuffle with recent
+        failures last."""
+        given = (names,) if isinstance(names, str) else names
+        asked = [upstream for upstream in self.all if given is None or upstream.name in given]
         # Efraimidis and Spirakis 2006: sorting by u^(1/w) draws without replacement in proportion to the weights.
-        drawn = sorted(self.all, key=lambda upstream: -(self._rng.random() ** (1 / upstream.weight)))
+        drawn = sorted(asked, key=lambda upstream: -(self._rng.random() ** (1 / upstream.weight)))
         return sorted(drawn, key=self._cooling)
 
     def _cooling(self, upstream: Upstream) -> bool:

@@ -1,7 +1,8 @@
 """The settings: one frozen `Settings`, from `watchkeeper.toml` and the environment. Sections by what they are about:
-serving.py, keeping.py, watching.py; the kinds of their values in values.py; settings.py reads them."""
+serving.py, selecting.py, keeping.py, watching.py; the kinds of their values in values.py; settings.py reads them."""
 
 from watchkeeper.settings.keeping import Collector, Lake, Mlflow, Retention, Sampling
+from watchkeeper.settings.selecting import Cascade, Route, Signal
 from watchkeeper.settings.serving import (
     Encoder,
     Gateway,
@@ -24,6 +25,7 @@ from watchkeeper.settings.watching import Alerts, Dashboard, Evaluations, Object
 __all__ = [
     "PREFIX",
     "Alerts",
+    "Cascade",
     "Collector",
     "Dashboard",
     "Encoder",
@@ -40,10 +42,12 @@ __all__ = [
     "Redaction",
     "RedactionStyle",
     "Retention",
+    "Route",
     "Sampling",
     "ScheduledJob",
     "Settings",
     "SettingsError",
+    "Signal",
     "Stages",
     "Structured",
     "Traces",

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as EnvError
 
 from watchkeeper.settings.keeping import Collector, Lake, Mlflow, Retention, named_apart
+from watchkeeper.settings.selecting import EMBEDDED, CascadeForAll, Route, Routes
 from watchkeeper.settings.serving import (
     Encoder,
     Gateway,
@@ -52,6 +53,8 @@ class Settings(BaseSettings):
     gateway: Gateway = Gateway()
     traces: Traces = Traces()
     upstreams: tuple[Upstream, ...] = ()
+    routes: Routes = ()
+    cascade: CascadeForAll = None
     model: Model = Model()
     encoder: Encoder = Encoder()
     stages: Stages = Stages()
@@ -94,13 +97,17 @@ class Settings(BaseSettings):
         """Whether the embedded chat model is what serves: no upstream is given."""
         return not self.upstreams
 
+    def route(self, name: str) -> Route | None:
+        """What is set for a route; None: nothing, it is served as all others."""
+        return next((route for route in self.routes if route.name == name), None)
+
     @property
     def all_upstreams(self) -> tuple[Upstream, ...]:
         """The given upstreams, or the embedded model as the only one."""
         if self.upstreams:
             return self.upstreams
         url = f"http://{self.model.host}:{self.model.port}/v1"
-        return (Upstream(name="local", base_url=url, model=self.model.name, price=self.model.price),)
+        return (Upstream(name=EMBEDDED, base_url=url, model=self.model.name, price=self.model.price),)
 
 
 def load(file: Path | None = None, data: Path | None = None) -> Settings:

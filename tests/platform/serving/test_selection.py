@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from watchkeeper.release import BUILTIN, CHALLENGER_FILE, FILE_NAME, MOST_SHARE, Challenger, Follower, Release, file_of
 from watchkeeper.serving.selection import CHAMPION, falls, select, subject
 from watchkeeper.serving.upstreams import Upstreams
+from watchkeeper.settings import Route
 
 BEST = Release(name="watchkeeper", version=1)
 OTHER = Release(name="watchkeeper", version=2, template="Be another.", model="second")
@@ -71,7 +72,7 @@ def test_who_names_a_release_or_an_upstream_is_not_drawn(tmp_path: Path) -> None
     asking = next(each for number in range(99) if falls(Challenger(OTHER, MOST_SHARE), each := str(number).encode()))
 
     def selected(model: str) -> tuple[Any, ...] | None:
-        found = select(model, releases.champion(), releases, UPSTREAMS, asking)
+        found = select(model, None, releases.champion(), releases, UPSTREAMS, asking)
         return found and (found.release.id, found.upstream, found.by, found.share)
 
     assert selected(CHAMPION) == (OTHER.id, "second", "challenger", MOST_SHARE)
@@ -99,8 +100,35 @@ def test_without_a_good_challenger_the_champion_serves_all(tmp_path: Path, conte
     if content is not None:
         (tmp_path / CHALLENGER_FILE).write_bytes(content)
         releases = Follower(tmp_path, time.monotonic)
-    found = [select(CHAMPION, releases.champion(), releases, UPSTREAMS, str(number).encode()) for number in range(50)]
+    champion, asking = releases.champion(), [str(number).encode() for number in range(50)]
+    found = [select(CHAMPION, None, champion, releases, UPSTREAMS, each) for each in asking]
     assert {(one.release.id, one.by) for one in found if one} == {(BEST.id, "champion")}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "canary", "expected"),
+    [
+        (OTHER.id, False, (OTHER.id, "second", "route", None)),
+        (BEST.id, True, (BEST.id, None, "route", None)),
+        ("champion", True, (BEST.id, None, "route", None)),
+        ("challenger", True, (OTHER.id, "second", "route", None)),
+        ("challenger", False, (BEST.id, None, "route", None)),
+        ("watchkeeper@9", True, (BEST.id, None, "champion", "watchkeeper@9")),
+    ],
+)
+def test_a_route_has_its_release_unless_the_request_names_one(
+    tmp_path: Path, wanted: str, canary: bool, expected: tuple[Any, ...]
+) -> None:
+    releases = put(tmp_path, BEST, Challenger(OTHER, 0.1) if canary else None)
+    route = Route(name="help", release=wanted)
+
+    def selected(model: str) -> tuple[Any, ...] | None:
+        found = select(model, route, releases.champion(), releases, UPSTREAMS, b"x")
+        return found and (found.release.id, found.upstream, found.by, found.missing)
+
+    assert selected(CHAMPION) == expected
+    assert selected(OTHER.id) == (OTHER.id, "second", "named", None)
+    assert selected("first") == (BEST.id, "first", "named", None)
 
 
 def test_a_challenger_comes_and_goes_with_its_file(tmp_path: Path) -> None:

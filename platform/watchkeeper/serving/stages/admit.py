@@ -16,10 +16,12 @@ async def _run(journey: Journey, parts: Parts, span: Span) -> None:
 
 
 def _select(journey: Journey, parts: Parts, span: Span) -> None:
-    """Which release serves. `share`: the challenger's, where there was a draw."""
+    """Which release serves. `share`: the challenger's, where there was a draw; `missing`: a route's release that is not
+    there."""
     asked, who = journey.request.model, journey.request.extension
     drawn_for = subject(journey.tenant, who.session, who.user, journey.request_id)
-    selected = select(asked, journey.release, parts.releases, parts.upstreams, drawn_for)
+    route = parts.settings.route(who.route)
+    selected = select(asked, route, journey.release, parts.releases, parts.upstreams, drawn_for)
     if selected is None:
         known = ", ".join(models(parts, journey.release.id))
         raise Refused(
@@ -29,6 +31,8 @@ def _select(journey: Journey, parts: Parts, span: Span) -> None:
     span.attributes["selected_by"] = selected.by
     if selected.share is not None:
         span.attributes["share"] = selected.share
+    if selected.missing is not None:
+        span.status, span.attributes["missing"] = "degraded", selected.missing
 
 
 def models(parts: Parts, release: str) -> list[str]:

@@ -6,18 +6,30 @@ from watchkeeper.serving.fitting import described, fit
 from watchkeeper.serving.journey import INSTRUCTING, Journey, Span
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.stages.stage import Stage
+from watchkeeper.settings import Upstream
 
 
 async def _run(journey: Journey, parts: Parts, span: Span) -> None:
-    candidates = parts.upstreams.candidates(journey.upstream_name)
+    policy, candidates = _allowed(journey, parts)
     if candidates:
         window = max(upstream.context for upstream in candidates)
         journey.messages = fit(journey, messages, parts.tokens, window, parts.settings.preprocess.truncate)
     needed = journey.prompt_tokens + (journey.answer_tokens or 0)
     journey.candidates = [upstream for upstream in candidates if upstream.context >= needed]
     span.attributes["candidates"] = ", ".join(upstream.name for upstream in journey.candidates)
-    span.attributes["policy"] = "named" if journey.upstream_name else "weighted"
+    span.attributes["policy"] = policy
     span.attributes |= described(journey)
+
+
+def _allowed(journey: Journey, parts: Parts) -> tuple[str, list[Upstream]]:
+    """By which policy upstreams were chosen, and those that may answer, in the order in which to try them."""
+    route = parts.settings.route(journey.request.extension.route)
+    if journey.upstream_name is not None:
+        return "named", parts.upstreams.candidates(journey.upstream_name)
+    if route is not None and route.order == "listed":
+        listed = parts.upstreams.candidates(route.upstreams)
+        return "listed", sorted(listed, key=lambda upstream: route.upstreams.index(upstream.name))
+    return "weighted", parts.upstreams.candidates((route and route.upstreams) or None)
 
 
 def messages(journey: Journey) -> list[Message]:

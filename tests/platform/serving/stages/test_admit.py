@@ -17,7 +17,7 @@ from watchkeeper.serving.building import build
 from watchkeeper.serving.journey import Journey
 from watchkeeper.serving.request import parse
 from watchkeeper.serving.stages import admit
-from watchkeeper.settings import Settings, Upstream
+from watchkeeper.settings import Route, Settings, Upstream
 
 ONE, TWO = (Release(name="watchkeeper", version=number, template=f"{number}") for number in (1, 2))
 
@@ -74,3 +74,16 @@ def test_the_record_says_by_what_a_release_was_selected(data: Path) -> None:
     (data / CHALLENGER_FILE).unlink()
     ((release, said),) = admitted(settings(data), sessions[0])
     assert (release, said["selected_by"], "share" in said) == (ONE.id, "champion", False)
+
+
+def test_a_route_has_a_release_of_its_own_and_says_when_it_is_not_there(data: Path) -> None:
+    routes = (Route(name="help", release=TWO.id), Route(name="old", release="watchkeeper@9"), Route(name="plain"))
+    asked = [{"model": "watchkeeper", "watchkeeper": {"route": name, "session": "s0"}} for name in ("help", "old", "none")]
+    named = {"model": ONE.id, "watchkeeper": {"route": "help"}}
+    plain = {"model": "watchkeeper", "watchkeeper": {"route": "plain", "session": "s0"}}
+    helped, old, unknown, other, drawn = admitted(settings(data, routes=routes), *asked, named, plain)
+    assert (helped[0], helped[1]["selected_by"], "share" in helped[1]) == (TWO.id, "route", False)
+    assert (old[0], old[1]["selected_by"], old[1]["missing"]) == (ONE.id, "champion", "watchkeeper@9")
+    assert (other[0], other[1]["selected_by"]) == (ONE.id, "named")
+    assert unknown == drawn, "an unknown route, or one that wants no release, is drawn as all are"
+    assert "share" in unknown[1]
