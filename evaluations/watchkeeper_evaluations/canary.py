@@ -1,8 +1,8 @@
 """Canaries: a registered release serves a share of the requests that name none, beside the champion, until it is stopped,
 promoted, or something else is put into service.
 
-No gate is asked: the evidence of live traffic is what a canary is for. So its share is bounded, and who wants more promotes.
-Knows nothing of how requests are drawn, or of how gateways learn of it.
+No gate is asked: the evidence of live traffic is what a canary is for. So its share is bounded, and who wants more
+promotes. Knows nothing of how requests are drawn, or of how gateways learn of it.
 """
 
 from datetime import datetime
@@ -20,8 +20,8 @@ class CanaryRefused(Exception):
 
 
 class Canary(msgspec.Struct, frozen=True):
-    """Who serves beside the `champion`; `challenger` None: nobody. `before`: who did until now. `changed` False: nothing was
-    done. `untold`: what could not be written after the alias had moved, a line each."""
+    """Who serves beside the `champion`; `challenger` None: nobody. `before`: who did until now. `changed` False: nothing
+    was done. `untold`: what could not be written after the alias had moved, a line each."""
 
     champion: Release
     challenger: Challenger | None

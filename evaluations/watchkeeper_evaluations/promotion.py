@@ -2,7 +2,8 @@
 
 One at a time on a data folder, and in this order: MLflow first (its alias is what gateways follow), then the event in the
 lake. What could not be written after the alias had moved is told, never undone. Whatever is put into service ends a canary,
-before the alias moves: what a challenger was held against serves no longer. Knows nothing of how a gate comes to its verdict.
+before the alias moves: what a challenger was held against serves no longer. Knows nothing of how a gate comes to its
+verdict.
 """
 
 import contextlib
@@ -42,8 +43,8 @@ class Registration(msgspec.Struct, frozen=True):
 
 class Promotion(msgspec.Struct, frozen=True):
     """What serves now, and what did before. `changed` False: it is MLflow's champion already, and nothing was done.
-    `comparison_id`: the gate over the two that counts. `ended`: the challenger whose canary this ended. `untold`: what could
-    not be written after the alias had moved, a line each."""
+    `comparison_id`: the gate over the two that counts. `ended`: the challenger whose canary this ended. `untold`: what
+    could not be written after the alias had moved, a line each."""
 
     event: Literal["promoted", "rolled_back"]
     release: Release

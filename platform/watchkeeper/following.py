@@ -15,8 +15,8 @@ Stamp = tuple[int, int, int]
 
 
 class Followed(Generic[T]):
-    """A file, and what it held when it was last good. `read`: what is in it, None without a file; raises one of `broken`, and
-    then what was held stays. Asked on every request: most looks are one comparison.
+    """A file, and what it held when it was last good. `read`: what is in it, None without a file; raises one of `broken`,
+    and then what was held stays. Asked on every request: most looks are one comparison.
 
     Times are monotonic seconds. Making it raises what `read` raises.
     """

@@ -36,9 +36,10 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Stage(msgspec.Struct, frozen=True):
-    """One step of the journey. `offset_ms` counts from the request's arrival; `ms` is the time spent inside."""
+    """One step of the journey. `name`: one of `STAGES`, or of a stage that somebody added to the loop. `offset_ms` counts
+    from the request's arrival; `ms` is the time spent inside."""
 
-    name: StageName
+    name: str
     offset_ms: float
     ms: float
     status: StageStatus = "ok"

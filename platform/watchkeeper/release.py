@@ -144,8 +144,8 @@ def champion(data: Path) -> Release:
 
 
 def challenger(data: Path) -> Challenger | None:
-    """Who serves a share beside the champion; None: nobody, also where the file holds nothing good: then the champion serves
-    all."""
+    """Who serves a share beside the champion; None: nobody, also where the file holds nothing good: then the champion
+    serves all."""
     try:
         return msgspec.json.decode((data / CHALLENGER_FILE).read_bytes(), type=Challenger)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):

@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from watchkeeper.record import Source
 from watchkeeper.serving.check import support as check
+from watchkeeper.serving.refusals import declines
 from watchkeeper.serving.sentences import split
 from watchkeeper_evaluations.scorer import Score, Scores
 from watchkeeper_evaluations.scorers.answer import COLUMNS, answers
-from watchkeeper_evaluations.scorers.refusal import declines
 
 NAME: Final = "grounded"
 HALF: Final = 0.5

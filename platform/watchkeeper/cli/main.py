@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from watchkeeper.cli import output
+from watchkeeper.cli.calibrate import app as calibrate
 from watchkeeper.cli.dataset import app as dataset
 from watchkeeper.cli.experiment import app as experiment
 from watchkeeper.cli.import_ import app as import_
@@ -29,6 +30,7 @@ app.add_typer(import_, name="import", rich_help_panel=ASK)
 app.add_typer(dataset, name="dataset", rich_help_panel=IMPROVE)
 app.add_typer(release, name="release", rich_help_panel=IMPROVE)
 app.add_typer(experiment, name="experiment", rich_help_panel=IMPROVE)
+app.add_typer(calibrate, name="calibrate", rich_help_panel=IMPROVE)
 
 
 @app.command(rich_help_panel=WHOLE, epilog=example("watchkeeper up --config watchkeeper.toml"))

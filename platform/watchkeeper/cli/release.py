@@ -172,7 +172,8 @@ def canary(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Let a release serve a share of the requests beside the champion; a session stays with one of them. No gate is asked."""
+    """Let a release serve a share of the requests beside the champion; a session stays with one of them. No gate is
+    asked."""
     from watchkeeper_evaluations import canary as canaries
 
     settings = output.settings(config, data)
@@ -185,10 +186,7 @@ def canary(
     elif ref is None or share is None:
         done = canaries.running(settings)
     else:
-        try:
-            done = canaries.start(settings, ref, share, reason=reason, by=_user(), now=datetime.now(UTC))
-        except canaries.CanaryRefused as refused:
-            raise output.WrongUse(str(refused)) from None
+        done = canaries.start(settings, ref, share, reason=reason, by=_user(), now=datetime.now(UTC))
     _say_canary(done, as_json)
 
 

@@ -11,8 +11,9 @@ import aiohttp
 
 from watchkeeper.embedded.weights import CHAT, WeightsMissing, chat_model
 from watchkeeper.encoder.client import EncoderClient, embed_blocking
+from watchkeeper.following import Followed
 from watchkeeper.release import Follower
-from watchkeeper.serving import preprocess
+from watchkeeper.serving import calibration, preprocess
 from watchkeeper.serving.base import Base
 from watchkeeper.serving.guards import guards
 from watchkeeper.serving.knowledge import Knowledge
@@ -40,6 +41,7 @@ def build(settings: Settings, session: aiohttp.ClientSession, *, clock: Callable
     if settings.knowledge.any:
         knowledge = Knowledge(_bases(settings, partial(embed_blocking, encoder.url, encoder.model, api_key=key)))
         knowledge.look()
+    calibrations = Followed(settings.data / calibration.FILE_NAME, clock(), partial(calibration.read, settings.data))
     return Parts(
         settings=settings,
         releases=Follower(settings.data, clock),
@@ -50,6 +52,7 @@ def build(settings: Settings, session: aiohttp.ClientSession, *, clock: Callable
         redact=Redactor(labels(settings)),
         upstreams=Upstreams(settings.all_upstreams, session, clock=clock, rng=rng),
         tokens=TokenCounter.open(_tokenizer(settings)),
+        calibrations=lambda: calibrations.look(clock()) or (),
     )
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from watchkeeper.record import Message, Record, Redact, Scalar, Source, Stage, StageName, StageStatus, Verdict
+from watchkeeper.record import Message, Record, Redact, Scalar, Source, Stage, StageStatus, Verdict
 from watchkeeper.release import Release
+from watchkeeper.serving.calibration import Decision
 from watchkeeper.serving.check import Checker
 from watchkeeper.serving.choice import Choice, written_calls
 from watchkeeper.serving.redacted import redacted_record
@@ -29,7 +30,7 @@ INSTRUCTING = ("system", "developer")
 class Span:
     """One stage while it runs. A stage that runs several times (a guard over a stream) adds up in one span."""
 
-    name: StageName
+    name: str
     offset_ms: float
     ms: float = 0.0
     status: StageStatus = "ok"
@@ -63,10 +64,10 @@ class Journey:
     """`clock`: monotonic seconds. `redactions`: what was taken out of the prompt before the model saw it. `choices`: the
     answers, as many as were asked for; `choice`: the one that is being worked on, whose `answer`, `delivered`,
     `finish_reason`, `support` and `extra` are the journey's. `usage`: tokens of the last call to an upstream; `spent`: of
-    those before it. `query`: the prompt's copy for retrieval. `prompt_tokens`, `answer_tokens`: what the messages have, and
-    what an answer may have, for the upstream. `left_out`: how many stored messages, turns and passages did not fit.
-    `index_version`: of the knowledge that its tenant and route may read, empty where there is none.
-    `kept`: whether its record has been made."""
+    those before it, which cost `spent_usd`. `query`: the prompt's copy for retrieval. `prompt_tokens`, `answer_tokens`:
+    what the messages have, and what an answer may have, for the upstream. `left_out`: how many stored messages, turns and
+    passages did not fit. `index_version`: of the knowledge that its tenant and route may read, empty where there is none.
+    `cascade`: how hard the prompt is, where that decides who answers. `kept`: whether its record has been made."""
 
     request_id: str
     received_at: int
@@ -89,17 +90,19 @@ class Journey:
     retrieved: int | None = None
     index_version: str = ""
     entities: tuple[str, ...] = ()
+    cascade: Decision | None = None
     candidates: list[Upstream] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     upstream: Upstream | None = None
     attempts: int = 0
     usage: tuple[int, int] | None = None
     spent: tuple[int, int] = (0, 0)
+    spent_usd: float = 0.0
     answer_model: str | None = None
     checker: Checker | None = None
     verdicts: list[Verdict] = field(default_factory=list)
     redactions: Counter[str] = field(default_factory=Counter)
-    spans: dict[StageName, Span] = field(default_factory=dict)
+    spans: dict[str, Span] = field(default_factory=dict)
     first_delta_at: float | None = None
     last_delta_at: float | None = None
     first_byte_at: float | None = None
@@ -160,6 +163,12 @@ class Journey:
         return self.spent[0] + inputs, self.spent[1] + outputs
 
     @property
+    def cost_usd(self) -> float:
+        """What all calls cost, each at the price of its upstream."""
+        inputs, outputs = self.usage or (self.prompt_tokens, 0)
+        return self.spent_usd + (self.upstream.price.of(inputs, outputs) if self.upstream else 0.0)
+
+    @property
     def prompt(self) -> str:
         """The text of the newest user turn; of the newest turn where no user spoke."""
         spoken = [turn.text for turn in self.turns if turn.role == "user"] or [turn.text for turn in self.turns]
@@ -183,7 +192,7 @@ class Journey:
         generate = self.spans.get("generate")
         return self.elapsed_ms - (generate.ms if generate else 0.0)
 
-    def step(self, name: StageName) -> "Step":
+    def step(self, name: str) -> "Step":
         """Times a stage while it is entered."""
         entered = self.clock()
         span = self.spans.get(name)
@@ -212,13 +221,13 @@ class Journey:
     def next_call(self) -> None:
         """Counts what the last call to an upstream used among what is spent: there will be another."""
         if self.usage is not None:
+            self.spent_usd = self.cost_usd
             self.spent, self.usage = self.tokens, None
 
     def record(self, redact: Redact) -> Record:
         """The journey as it stands, redacted and frozen."""
         inputs, outputs = self.tokens
         supports = [choice.support for choice in self.choices if choice.support is not None]
-        price = self.upstream.price if self.upstream else None
         record = Record(
             request_id=self.request_id,
             received_at=self.received_at,
@@ -243,7 +252,7 @@ class Journey:
             status=self.status,
             input_tokens=inputs,
             output_tokens=outputs,
-            cost_usd=(inputs * price.input + outputs * price.output) / 1e6 if price else 0.0,
+            cost_usd=self.cost_usd,
             ttft_ms=self._ttft_ms(),
             tpot_ms=self._tpot_ms(outputs),
             total_ms=self.elapsed_ms,

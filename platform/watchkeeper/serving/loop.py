@@ -9,6 +9,7 @@ each window of the answer before it leaves (stream.py).
 from collections.abc import AsyncGenerator
 from typing import Final
 
+from watchkeeper.serving import cascade
 from watchkeeper.serving.choice import Piece
 from watchkeeper.serving.journey import Journey
 from watchkeeper.serving.parts import Parts
@@ -104,8 +105,9 @@ class Loop:
                         raise Refused(503, f"{stage.name}_failed", f"the stage {stage.name} failed; try again") from error
 
     async def _generate(self, journey: Journey) -> AsyncGenerator[Delta, None]:
-        """The upstream's deltas; only the time spent waiting for them counts as `generate`."""
-        deltas = generate.answers(journey, self.parts)
+        """The upstream's deltas, or in a cascade those of a second one; only the time spent waiting for them counts as
+        `generate`."""
+        deltas = cascade.answer(journey, self.parts)
         try:
             while True:
                 with journey.step("generate") as span:

@@ -43,7 +43,7 @@ class Metrics:
             "watchkeeper_traces", "Traces of others, by what became of them", ("fate",), registry=registry
         )
         # Looked up once: by their labels they would be for each request, and that is most of what counting costs.
-        self._stage = {name: self._stages.labels(name) for name in STAGES}
+        self._stage: dict[str, Histogram] = {name: self._stages.labels(name) for name in STAGES}
         self._inputs, self._outputs = self._tokens.labels("input"), self._tokens.labels("output")
         self._in_flight = Gauge("watchkeeper_in_flight", "Requests being served", registry=registry)
         self._spool = {name: Gauge(f"watchkeeper_spool_{name}", says, registry=registry) for name, says in SPOOL.items()}
@@ -57,7 +57,7 @@ class Metrics:
         """Counts a finished request."""
         self._requests.labels(str(record.status), record.action).inc()
         for stage in record.stages:
-            self._stage[stage.name].observe(stage.ms / 1000)
+            (self._stage.get(stage.name) or self._stages.labels(stage.name)).observe(stage.ms / 1000)
         for verdict in record.verdicts:
             if verdict.action != "pass":
                 self._verdicts.labels(verdict.guard, verdict.action).inc()

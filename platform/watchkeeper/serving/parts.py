@@ -1,9 +1,11 @@
 """What the stages work with: the long-lived collaborators of one gateway worker, made once, given to every stage."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from watchkeeper.encoder.client import EncoderClient
 from watchkeeper.release import Follower
+from watchkeeper.serving.calibration import Calibration
 from watchkeeper.serving.guard import Guard, Judgement
 from watchkeeper.serving.knowledge import Knowledge
 from watchkeeper.serving.redact import Redactor
@@ -15,8 +17,8 @@ from watchkeeper.settings import Settings
 
 @dataclass
 class Parts:
-    """`knowledge`: None where no folder is set. `judged_passages`: what the guards said of passages that
-    were seen before, by release digest and text: the knowledge
+    """`knowledge`: None where no folder is set. `calibrations`: of cascades, as they are now. `judged_passages`: what the
+    guards said of passages that were seen before, by release digest and text: the knowledge
     base is the same for all requests."""
 
     settings: Settings
@@ -28,6 +30,7 @@ class Parts:
     redact: Redactor
     upstreams: Upstreams
     tokens: TokenCounter
+    calibrations: Callable[[], tuple[Calibration, ...]] = tuple
     in_flight: int = 0
     judged_passages: dict[tuple[str, str], Judgement] = field(default_factory=dict)
 

@@ -22,8 +22,8 @@ SelectedBy = Literal["named", "route", "champion", "challenger"]
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """`upstream`: the name of the only one that may answer; None: whichever the router picks. `share`: the challenger's, where
-    there was a draw. `missing`: the release that the route wants and that is not there."""
+    """`upstream`: the name of the only one that may answer; None: whichever the router picks. `share`: the challenger's,
+    where there was a draw. `missing`: the release that the route wants and that is not there."""
 
     release: Release
     upstream: str | None

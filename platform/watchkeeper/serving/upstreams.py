@@ -41,8 +41,8 @@ class Upstreams:
         return next((upstream for upstream in self.all if upstream.name == name), None)
 
     def candidates(self, names: str | Collection[str] | None) -> list[Upstream]:
-        """Those of that name or of those names (None: all) in the order in which to try them: a weighted shuffle with recent
-        failures last."""
+        """Those of that name or of those names (None: all) in the order in which to try them: a weighted shuffle with
+        recent failures last."""
         given = (names,) if isinstance(names, str) else names
         asked = [upstream for upstream in self.all if given is None or upstream.name in given]
         # Efraimidis and Spirakis 2006: sorting by u^(1/w) draws without replacement in proportion to the weights.

@@ -49,6 +49,10 @@ class Price(Section):
     input: Annotated[float, Field(ge=0)] = 0.0
     output: Annotated[float, Field(ge=0)] = 0.0
 
+    def of(self, inputs: int, outputs: int) -> float:
+        """USD for so many tokens."""
+        return (inputs * self.input + outputs * self.output) / 1e6
+
 
 class Upstream(Section):
     """Anything that speaks the OpenAI API. `context`: its window in tokens; `timeout`: until it has answered whole."""

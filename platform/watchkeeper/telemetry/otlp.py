@@ -17,10 +17,10 @@ import msgspec
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
-from watchkeeper.record import Record, Stage, StageName
+from watchkeeper.record import Record, Stage
 from watchkeeper.telemetry.tracing import Value, as_json, integer_of, text_of, trace_of
 
-SPAN_TYPES: Final[dict[StageName, str]] = {
+SPAN_TYPES: Final[dict[str, str]] = {
     "admit": "TASK",
     "preprocess": "PARSER",
     "embed": "EMBEDDING",
@@ -80,7 +80,10 @@ def _root(record: Record) -> dict[str, Value]:
 
 
 def _stage(record: Record, stage: Stage) -> dict[str, Value]:
-    attributes: dict[str, Value] = {"mlflow.spanType": SPAN_TYPES[stage.name], "watchkeeper.stage.status": stage.status}
+    attributes: dict[str, Value] = {
+        "mlflow.spanType": SPAN_TYPES.get(stage.name, "TASK"),
+        "watchkeeper.stage.status": stage.status,
+    }
     attributes |= {f"watchkeeper.{text_of(key)}": value for key, value in stage.attributes.items()}
     if stage.name == "generate":
         attributes |= _generate(record, stage)

@@ -1,8 +1,8 @@
 """The publisher: writes what MLflow says of releases to where gateways read it, and leaves it there while MLflow is away.
 
-`<data>/release.json` is the champion, `<data>/releases/<name>@<version>.json` every release, `<data>/challenger.json` the one
-that serves a share beside the champion, with that share. A version that is not what was registered is not written: what was
-good of it stays, but as a challenger it goes. Knows nothing of who reads the files, and never waits for delivery.
+`<data>/release.json` is the champion, `<data>/releases/<name>@<version>.json` every release, `<data>/challenger.json` the
+one that serves a share beside the champion, with that share. A version that is not what was registered is not written:
+what was good of it stays, but as a challenger it goes. Knows nothing of who reads the files, and never waits for delivery.
 """
 
 import logging
@@ -27,8 +27,8 @@ _log = logging.getLogger(__name__)
 
 class PublisherStatus(msgspec.Struct, frozen=True):
     """`champion`: the id of the release that MLflow named last; None: none yet, or MLflow has not been reached since this
-    shipper started. `challenger`: the release that serves a `share` of the requests beside it. `error`: what keeps a release
-    from being published, one line."""
+    shipper started. `challenger`: the release that serves a `share` of the requests beside it. `error`: what keeps a
+    release from being published, one line."""
 
     champion: str | None
     releases: int

@@ -29,7 +29,7 @@ def trace_of(
 ) -> list[Span]:
     """A root span with these attributes, and under it a span for each stage. Raises `ValueError` when the request id is not
     32 hex digits."""
-    verdicts: dict[StageName | None, list[Verdict]] = {}
+    verdicts: dict[str | None, list[Verdict]] = {}
     present = {stage.name for stage in record.stages}
     for verdict in record.verdicts:
         place = JUDGED_IN[verdict.target]

@@ -109,13 +109,13 @@ class Shelf:
     def canary_fault(self) -> str | None:
         """Why a release that MLflow calls challenger serves nobody, though a share is set, one line; None: it does, or
         nobody asked that it should."""
-        everything = (*self.registered, *self.changed)
+        everything: tuple[Registered | Changed, ...] = (*self.registered, *self.changed)
         named = next((one.id for one in everything if CHALLENGER in one.aliases), None)
         if named is None or not self.canary or self.challenger is not None:
             return None
         return (
-            f"{named} is the challenger in MLflow, but serves nobody ({self.canary}): run `watchkeeper release canary {named} "
-            "--share 0.1` again, or `watchkeeper release canary --stop`"
+            f"{named} is the challenger in MLflow, but serves nobody ({self.canary}): run `watchkeeper release canary "
+            f"{named} --share 0.1` again, or `watchkeeper release canary --stop`"
         )
 
     def _under(self, alias: str) -> Release | None:

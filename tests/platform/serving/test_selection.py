@@ -73,7 +73,7 @@ def test_who_names_a_release_or_an_upstream_is_not_drawn(tmp_path: Path) -> None
 
     def selected(model: str) -> tuple[Any, ...] | None:
         found = select(model, None, releases.champion(), releases, UPSTREAMS, asking)
-        return found and (found.release.id, found.upstream, found.by, found.share)
+        return (found.release.id, found.upstream, found.by, found.share) if found else None
 
     assert selected(CHAMPION) == (OTHER.id, "second", "challenger", MOST_SHARE)
     assert selected(BEST.id) == (BEST.id, None, "named", None)
@@ -124,7 +124,7 @@ def test_a_route_has_its_release_unless_the_request_names_one(
 
     def selected(model: str) -> tuple[Any, ...] | None:
         found = select(model, route, releases.champion(), releases, UPSTREAMS, b"x")
-        return found and (found.release.id, found.upstream, found.by, found.missing)
+        return (found.release.id, found.upstream, found.by, found.missing) if found else None
 
     assert selected(CHAMPION) == expected
     assert selected(OTHER.id) == (OTHER.id, "second", "named", None)

@@ -57,7 +57,10 @@ signals = ["refusal"]
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('[[routes]]\nname = "x"\nupstreams = ["d"]\n', "routes: route x names the upstream 'd', which is not set; there is a, b, c"),
+        (
+            '[[routes]]\nname = "x"\nupstreams = ["d"]\n',
+            "routes: route x names the upstream 'd', which is not set; there is a, b, c",
+        ),
         ('[cascade]\nsmall = "a"\nlarge = "d"\n', "cascade: the cascade names the upstream 'd', which is not set"),
         ('[cascade]\nsmall = "a"\nlarge = ["b", "a"]\n', "cascade: a cannot be small and large"),
         ('[cascade]\nsmall = "a"\n', "cascade.large: Field required"),

@@ -184,11 +184,15 @@ def test_a_challenger_comes_with_its_share_and_goes_with_either(
         client.set_prompt_alias(releases.name, "challenger", two.version)
     releases.end_challenge()
     assert published() is None
-    assert [one.aliases for one in releases.all() if one.id == two.id] == [("challenger",)], "a name that somebody gave stays"
+    assert [one.aliases for one in releases.all() if one.id == two.id] == [("challenger",)], (
+        "a name that somebody gave stays"
+    )
     assert two.id not in str(publisher.status.error), "and is no fault"
 
 
-@pytest.mark.parametrize("tag", ["{", "{}", '{"version": 2, "share": 0}', '{"version": 2, "share": 0.51}', '{"version": 2, "share": "x"}'])
+@pytest.mark.parametrize(
+    "tag", ["{", "{}", '{"version": 2, "share": 0}', '{"version": 2, "share": 0.51}', '{"version": 2, "share": "x"}']
+)
 def test_a_share_that_is_none_lets_nobody_serve(
     publisher: Publisher, releases: Releases, tracking: Tracking, tmp_path: Path, tag: str
 ) -> None:

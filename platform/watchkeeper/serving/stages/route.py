@@ -2,6 +2,7 @@
 their windows."""
 
 from watchkeeper.record import Message
+from watchkeeper.serving.cascade import decided, told
 from watchkeeper.serving.fitting import described, fit
 from watchkeeper.serving.journey import INSTRUCTING, Journey, Span
 from watchkeeper.serving.parts import Parts
@@ -18,12 +19,17 @@ async def _run(journey: Journey, parts: Parts, span: Span) -> None:
     journey.candidates = [upstream for upstream in candidates if upstream.context >= needed]
     span.attributes["candidates"] = ", ".join(upstream.name for upstream in journey.candidates)
     span.attributes["policy"] = policy
-    span.attributes |= described(journey)
+    span.attributes |= described(journey) | told(journey)
 
 
 def _allowed(journey: Journey, parts: Parts) -> tuple[str, list[Upstream]]:
     """By which policy upstreams were chosen, and those that may answer, in the order in which to try them."""
     route = parts.settings.route(journey.request.extension.route)
+    decision = journey.cascade = decided(journey, parts)
+    if decision is not None:
+        small, large = decision.cascade.small, decision.cascade.large
+        order = (large, small) if decision.hard else (small, large)
+        return "cascade", [upstream for names in order for upstream in parts.upstreams.candidates(names)]
     if journey.upstream_name is not None:
         return "named", parts.upstreams.candidates(journey.upstream_name)
     if route is not None and route.order == "listed":

@@ -1,10 +1,9 @@
-"""What a stage is: a name from the record's tuple, what it does, and whether the request ends when it breaks."""
+"""What a stage is: the name of its span, what it does, and whether the request ends when it breaks."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from watchkeeper.record import StageName
 from watchkeeper.serving.journey import Journey, Span
 from watchkeeper.serving.parts import Parts
 
@@ -13,6 +12,6 @@ from watchkeeper.serving.parts import Parts
 class Stage:
     """`on_error` `open`: a broken stage is skipped and marked degraded; `closed`: the request is refused."""
 
-    name: StageName
+    name: str
     run: Callable[[Journey, Parts, Span], Awaitable[None]]
     on_error: Literal["open", "closed"] = "open"

@@ -4,7 +4,6 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,13 @@ ONE, TWO = (Release(name="watchkeeper", version=number, template=f"{number}") fo
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Iterator[Path]:
+def data(tmp_path: Path) -> Path:
     (tmp_path / "releases").mkdir()
     for release in (ONE, TWO):
         file_of(tmp_path, release.id).write_bytes(msgspec.json.encode(release))
     (tmp_path / FILE_NAME).write_bytes(msgspec.json.encode(ONE))
     (tmp_path / CHALLENGER_FILE).write_bytes(msgspec.json.encode(Challenger(TWO, 0.5)))
-    yield tmp_path
+    return tmp_path
 
 
 def settings(data: Path, **more: Any) -> Settings:

@@ -1,0 +1,51 @@
+"""How hard a prompt is: in (0, 1), in microseconds, and what asks for sums or programs comes before small talk."""
+
+import time
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from watchkeeper.serving.difficulty import FEATURES, difficulty, features
+
+HARD = """
+A train leaves at 9:40 and drives 180 km at 72 km per hour. How many minutes later does it arrive?
+Write a Python function that returns the longest palindrome in a string.
+If x + y = 12 and x * y = 35, what is the value of x - y?
+Prove that there are infinitely many primes, step by step.
+Fix this SQL query: SELECT name, count(*) FROM users WHERE age > 30 AND city = 'Bonn';
+Tom has 3 times as many apples as Ann. Together they have 48. How many does Ann have?
+"""
+EASY = """
+Hi there!
+Write a short poem about the sea.
+Thank my colleague for her help in a friendly mail.
+Name a good film for tonight.
+Summarise this paragraph in one sentence.
+Who are you?
+"""
+
+
+def test_what_is_hard_comes_before_what_is_easy() -> None:
+    hard, easy = ([difficulty(line) for line in lines.strip().splitlines()] for lines in (HARD, EASY))
+    assert min(hard) > max(easy)
+    assert min(hard) >= 0.3 > max(easy), "on the two sides of the default threshold"
+
+
+@given(st.text(max_size=300))
+def test_every_text_has_a_difficulty(prompt: str) -> None:
+    assert 0 < difficulty(prompt) < 1
+    values = features(prompt)
+    assert len(values) == len(FEATURES)
+    assert all(0 <= value <= 1 for value in values)
+
+
+@given(st.text(alphabet="aA1?!.,;{}()=+-*/ \n`\"'ıſ好？", max_size=60), st.integers(1, 3000))
+def test_a_long_text_takes_no_longer_than_a_page(piece: str, times: int) -> None:
+    started = time.process_time()
+    difficulty(piece * times)
+    assert time.process_time() - started < 0.2
+
+
+def test_what_stands_at_the_end_of_a_long_prompt_is_read() -> None:
+    report = "The harbour was quiet that day and nobody came. " * 400
+    assert difficulty(report + "How many ships came per day in total? Calculate 12 * 7.") > difficulty(report) + 0.2
