@@ -7,20 +7,21 @@ Gateways follow the file. Knows nothing of how a threshold is found, or of what 
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
 from typing import Final
 
 import msgspec
+import numpy as np
 
 from watchkeeper.lake.experiments import Answer, answers, newest_with, trials
 from watchkeeper.lake.lake import Lake
 from watchkeeper.release import Release
 from watchkeeper.serving import calibration
 from watchkeeper.serving.calibration import Calibration
-from watchkeeper.serving.difficulty import VERSION, difficulty
+from watchkeeper.serving.difficulty import Difficulty, difficulty
 from watchkeeper.settings import Cascade, Settings
 from watchkeeper.tracking import Tracking
 from watchkeeper.tracking.prompts import Releases
@@ -40,10 +41,11 @@ class CalibrationUnclear(Exception):
 
 
 class Calibrated(msgspec.Struct, frozen=True):
-    """`before`: what was calibrated for these two models until now. `curve`: what other thresholds would have meant."""
+    """`calibrations`: by the embedding where every case has one, then by counting. `curve`: what other thresholds of the
+    first would have meant. `before`: what was calibrated for these two models until now."""
 
-    calibration: Calibration
-    before: Calibration | None
+    calibrations: tuple[Calibration, ...]
+    before: tuple[Calibration, ...]
     curve: tuple[Point, ...]
 
 
@@ -70,37 +72,76 @@ def calibrate(
     if tried is None or not trials(lake, tried):
         run = f"watchkeeper experiment run --dataset D --release {pair[0].id} --release {pair[1].id}"
         raise CalibrationUnclear(f"no experiment has tried {pair[0].id} and {pair[1].id} on the same cases; run: {run}")
-    cases = paired(answers(lake, tried, pair[0].id), answers(lake, tried, pair[1].id), score)
-    points, clusters = curve(cases) if cases else [], len({case.cluster for case in cases})
-    found = controlled(points, clusters, loss)
-    if found is None:
-        raise CalibrationUnclear(
-            f"{tried} has {clusters} conversations with the score {score} of either model; a loss of at most {loss:g} can "
-            f"be shown with {needed(loss)} or more"
+    both = answers(lake, tried, pair[0].id), answers(lake, tried, pair[1].id)
+    by_counting = {answer.request_id: difficulty(answer.prompt, None) for answer in chain(*both)}
+    by_embedding = _by_embedding(lake, tried)
+    made, curves = [], []
+    for known in (by_embedding, by_counting):
+        cases = paired(*both, score, known)
+        if by_counting.keys() - known.keys() or not cases:
+            continue
+        points, clusters = curve(cases), len({case.cluster for case in cases})
+        found = controlled(points, clusters, loss)
+        if found is None:
+            raise CalibrationUnclear(
+                f"{tried} has {clusters} conversations with the score {score} of either model; a loss of at most {loss:g} "
+                f"can be shown with {needed(loss)} or more"
+            )
+        curves.append(points)
+        made.append(
+            Calibration(
+                small=str(pair[0].model),
+                large=str(pair[1].model),
+                difficulty=found.difficulty,
+                by=next(iter(known.values())).by,
+                score=score,
+                loss=loss,
+                n=len(cases),
+                clusters=clusters,
+                expected_loss=found.loss,
+                small_share=found.small_share,
+                cost_share=found.cost_share,
+                experiment_id=tried,
+                calibrated_at=now,
+            )
         )
-    made = Calibration(
-        small=str(pair[0].model), large=str(pair[1].model), difficulty=found.difficulty, version=VERSION, score=score,
-        loss=loss, n=len(cases), clusters=clusters, expected_loss=found.loss, small_share=found.small_share,
-        cost_share=found.cost_share, experiment_id=tried, calibrated_at=now,
-    )  # fmt: skip
-    return Calibrated(made, _kept(settings.data, made), tuple(points))
+    if not made:
+        raise CalibrationUnclear(f"{tried} has no case of which either model has the score {score}")
+    return Calibrated(tuple(made), _kept(settings.data, made), tuple(curves[0]))
 
 
-def paired(small: Sequence[Answer], large: Sequence[Answer], score: str) -> list[Case]:
-    """The cases that both were asked. A side that failed, or lacks the score that the other has, is worth 0: what nobody
-    got is no quality. Cases of which neither has the score say nothing, and are left out."""
+def _by_embedding(lake: Lake, experiment_id: str) -> dict[str, Difficulty]:
+    """The difficulty of each prompt whose embedding was kept, by request id."""
+    rows = lake.query(
+        "SELECT request_id, prompt_text, embedding FROM interactions WHERE source = 'replay' AND embedding IS NOT NULL "
+        "AND tags->>'experiment' = $id",
+        {"id": experiment_id},
+    ).to_pylist()
+    return {
+        row["request_id"]: difficulty(row["prompt_text"], np.frombuffer(row["embedding"], "<f2").astype(np.float32))
+        for row in rows
+    }
+
+
+def paired(
+    small: Sequence[Answer], large: Sequence[Answer], score: str, difficulties: Mapping[str, Difficulty]
+) -> list[Case]:
+    """The cases that both were asked and whose difficulty is known, by request id of the small one's. A side that failed,
+    or lacks the score that the other has, is worth 0: what nobody got is no quality. Cases of which neither has the score
+    say nothing, and are left out."""
     by_case: dict[tuple[str, int], list[Answer]] = defaultdict(list)
     for answer in chain(small, large):
         by_case[answer.case_id, answer.repeat].append(answer)
     found = []
     for (case_id, _), both in by_case.items():
-        if len(both) != 2 or all(_quality(answer, score) is None for answer in both):
+        hard = difficulties.get(both[0].request_id)
+        if len(both) != 2 or hard is None or all(_quality(answer, score) is None for answer in both):
             continue
         worse, better = (_quality(answer, score) or 0.0 for answer in both)
         found.append(
             Case(
                 cluster=both[0].session or f"case {case_id}",
-                difficulty=difficulty(both[0].prompt),
+                difficulty=hard.value,
                 loss=max(better - worse, 0.0),
                 small_usd=both[0].cost_usd,
                 large_usd=both[1].cost_usd,
@@ -134,17 +175,17 @@ def _cascade_of(settings: Settings, small: Release, large: Release) -> Cascade:
     )
 
 
-def _kept(data: Path, made: Calibration) -> Calibration | None:
-    """Writes it, whole or not at all, in place of another one for the same two models, which is returned."""
+def _kept(data: Path, made: Sequence[Calibration]) -> tuple[Calibration, ...]:
+    """Writes them, whole or not at all, in place of those for the same two models, which are returned."""
     with alone(data, LOCK):
         known = calibration.read(data)
-        same = [one for one in known if (one.small, one.large) == (made.small, made.large)]
+        same = tuple(one for one in known if (one.small, one.large) == (made[0].small, made[0].large))
         file = data / calibration.FILE_NAME
         draft = file.with_name(f".{file.name}.new")
         with draft.open("wb") as out:
-            body = msgspec.json.encode([*(one for one in known if one not in same), made])
+            body = msgspec.json.encode([*(one for one in known if one not in same), *made])
             out.write(msgspec.json.format(body, indent=2))
             out.flush()
             os.fsync(out.fileno())
         os.replace(draft, file)
-    return same[0] if same else None
+    return same

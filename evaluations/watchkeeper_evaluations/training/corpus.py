@@ -87,6 +87,25 @@ def ordinary(folder: Path) -> dict[str, list[str]]:
     }
 
 
+def queries(folder: Path) -> list[tuple[str, bool]]:
+    """What people asked, and whether ChatGPT's answer holds an invention."""
+    return [(row["user_query"], row["hallucination"] == "yes") for row in _lines(folder / "halueval_general.jsonl")]
+
+
+def tasks(folder: Path) -> Iterator[tuple[str, str]]:
+    """Instructions with their input, and the application for which each was thought up."""
+    for row in _lines(folder / "user_oriented_instructions.jsonl"):
+        yield f"{row['instruction']}\n{row['instances'][0]['input']}".strip(), row["motivation_app"]
+
+
+def questions(folder: Path) -> dict[str, list[str]]:
+    """The first turns of MT-bench, by category."""
+    found: dict[str, list[str]] = {}
+    for row in _lines(folder / "mt_bench_questions.jsonl"):
+        found.setdefault(row["category"], []).append(row["turns"][0])
+    return found
+
+
 def answers(folder: Path) -> list[str]:
     """Beginnings of an assistant's answers."""
     return [row["chatgpt_response"][:300] for row in _lines(folder / "halueval_general.jsonl")]

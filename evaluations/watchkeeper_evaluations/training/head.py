@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from torch import nn
 from transformers import AutoModel, AutoTokenizer
 
@@ -78,8 +79,34 @@ def save(network: Any, folder: Path, name: str, classes: Sequence[str], encoder_
         "out": network[3].weight.T,
         "out_bias": network[3].bias,
     }
+    write({key: value.detach().numpy() for key, value in arrays.items()}, folder, name, classes, encoder_sha256)
+
+
+def fit_linear(embeddings: Floats, truth: NDArray[np.bool_], weights: Floats, l2: float) -> dict[str, Floats]:
+    """A head without a layer between, for few rows of few kinds: what it has learnt of one kind is less likely to be that
+    kind alone. `l2`: how dear a weight is. Its arrays, as `write` takes them."""
+    width = embeddings.shape[1]
+
+    def loss(at: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        logits = embeddings @ at[:-1] + at[-1]
+        wrong = weights * (1 / (1 + np.exp(-logits)) - truth)
+        value = float((weights * (np.logaddexp(0, logits) - truth * logits)).sum() + l2 / 2 * (at[:-1] ** 2).sum())
+        return value, np.append(embeddings.T @ wrong + l2 * at[:-1], wrong.sum())
+
+    found = minimize(loss, np.zeros(width + 1), jac=True, method="L-BFGS-B").x
+    # The layer between has two units, one for each sign, since what is below 0 does not pass it.
+    return {
+        "hidden": np.stack([found[:-1], -found[:-1]], axis=1),
+        "hidden_bias": np.zeros(2),
+        "out": np.array([[1.0], [-1.0]]),
+        "out_bias": found[-1:],
+    }
+
+
+def write(arrays: dict[str, Any], folder: Path, name: str, classes: Sequence[str], encoder_sha256: str) -> None:
+    """`<name>.npz` and its card `<name>.json`, of a head's arrays."""
     buffer = io.BytesIO()
-    np.savez(buffer, **{key: value.detach().numpy().astype(np.float16) for key, value in arrays.items()})
+    np.savez(buffer, **{key: value.astype(np.float16) for key, value in arrays.items()})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.npz").write_bytes(buffer.getvalue())
     card = {

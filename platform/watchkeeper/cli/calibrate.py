@@ -48,12 +48,12 @@ def cascade(
             output.document({"verdict": "unknown", "reason": str(unclear)})
         output.note(f"watchkeeper: {unclear}")
         raise typer.Exit(NO_EVIDENCE) from None
-    made = done.calibration
+    made = done.calibrations[0]
     if as_json:
         output.document(msgspec.to_builtins(done))
     else:
         rows = [
-            ("large model from a difficulty of", f"{made.difficulty:.4f}"),
+            ("large model from a difficulty of", f"{made.difficulty:.4f}, by {made.by}"),
             ("stays with the small model", f"{made.small_share:.0%} of {made.n} cases in {made.clusters} conversations"),
             (f"mean loss of {made.score}", f"{made.expected_loss:.4f} on these cases"),
             ("cost, against the large model for all", "unknown" if made.cost_share is None else f"{made.cost_share:.0%}"),

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-HeadName = Literal["toxicity", "injection"]
+HeadName = Literal["toxicity", "injection", "difficulty"]
 
 DIMENSIONS: Final = 384
 FOLDER: Final = Path(__file__).with_name("heads")

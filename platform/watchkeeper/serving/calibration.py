@@ -12,25 +12,26 @@ from typing import Annotated, Final
 
 import msgspec
 
-from watchkeeper.serving.difficulty import VERSION
+from watchkeeper.serving.difficulty import COUNTED, Difficulty
 from watchkeeper.settings import Cascade
 
 FILE_NAME: Final = "cascade.json"
-UNCALIBRATED: Final = 0.3
-"""From this difficulty on the large model is asked where nobody has measured what the small one can."""
+UNCALIBRATED: Final = 0.45
+UNCALIBRATED_COUNTED: Final = 0.3
+"""From these difficulties on the large model is asked where nobody has measured what the small one can."""
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
-    """`difficulty`: from it on the large model is asked. `small`, `large`: the upstreams for which it holds; `version`:
-    of the difficulty. `score`: what quality was measured by, over `n` cases in `clusters` sessions; `loss`: the most that
-    the mean quality may lose by it. `expected_loss`, `small_share`, `cost_share`: what it would have been on those cases
-    (share of the prompts that stay with the small model; cost against all of them on the large one, None where neither
-    has a price)."""
+    """`difficulty`: from it on the large model is asked. `small`, `large`: the upstreams for which it holds; `by`: what
+    measured the difficulty. `score`: what quality was measured by, over `n` cases in `clusters` sessions; `loss`: the
+    most that the mean quality may lose by it. `expected_loss`, `small_share`, `cost_share`: what it would have been on
+    those cases (share of the prompts that stay with the small model; cost against all of them on the large one, None
+    where neither has a price)."""
 
     small: str
     large: str
     difficulty: Annotated[float, msgspec.Meta(ge=0, le=1)]
-    version: int
+    by: str
     score: str
     loss: float
     n: int
@@ -41,8 +42,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     experiment_id: str
     calibrated_at: datetime
 
-    def holds(self, small: Collection[str], large: Collection[str]) -> bool:
-        return self.version == VERSION and self.small in small and self.large in large
+    def holds(self, cascade: Cascade, by: str) -> bool:
+        return self.by == by and self.small in cascade.small and self.large in cascade.large
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +52,13 @@ class Decision:
     that comes from: the setting, a calibration, or the default."""
 
     cascade: Cascade
-    difficulty: float
+    difficulty: Difficulty
     threshold: float
     by: str
 
     @property
     def hard(self) -> bool:
-        return self.difficulty >= self.threshold
+        return self.difficulty.value >= self.threshold
 
 
 def read(data: Path) -> tuple[Calibration, ...]:
@@ -68,13 +69,12 @@ def read(data: Path) -> tuple[Calibration, ...]:
         return ()
 
 
-def decide(cascade: Cascade, difficulty: float, known: Collection[Calibration]) -> Decision:
+def decide(cascade: Cascade, difficulty: Difficulty, known: Collection[Calibration]) -> Decision:
     """Who answers a prompt of this difficulty first. The lowest of several calibrations that hold counts."""
     if cascade.difficulty is not None:
         return Decision(cascade, difficulty, cascade.difficulty, "setting")
-    found = [one.difficulty for one in known if one.holds(cascade.small, cascade.large)]
-    return (
-        Decision(cascade, difficulty, min(found), "calibration")
-        if found
-        else Decision(cascade, difficulty, UNCALIBRATED, "default")
-    )
+    found = [one.difficulty for one in known if one.holds(cascade, difficulty.by)]
+    if found:
+        return Decision(cascade, difficulty, min(found), "calibration")
+    default = UNCALIBRATED_COUNTED if difficulty.by == COUNTED else UNCALIBRATED
+    return Decision(cascade, difficulty, default, "default")

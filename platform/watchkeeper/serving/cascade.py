@@ -17,6 +17,7 @@ from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.postprocess import postprocess
 from watchkeeper.serving.refusals import refuses
 from watchkeeper.serving.stages import generate
+from watchkeeper.serving.stages.embed import whole
 from watchkeeper.serving.structured import settle
 from watchkeeper.serving.wire import Delta, UpstreamFailed
 from watchkeeper.settings import Cascade, Signal
@@ -31,7 +32,7 @@ def decided(journey: Journey, parts: Parts) -> Decision | None:
         cascade = route.cascade
     if cascade is None or journey.upstream_name is not None:
         return None
-    return decide(cascade, difficulty(journey.prompt), parts.calibrations())
+    return decide(cascade, difficulty(journey.prompt, whole(journey, journey.prompt)), parts.calibrations())
 
 
 def told(journey: Journey) -> dict[str, Scalar]:
@@ -41,7 +42,8 @@ def told(journey: Journey) -> dict[str, Scalar]:
         return {}
     return {
         "cascade": "small" if journey.candidates[0].name in decision.cascade.small else "large",
-        "difficulty": round(decision.difficulty, 4),
+        "difficulty": round(decision.difficulty.value, 4),
+        "difficulty_by": decision.difficulty.by,
         "threshold": decision.threshold,
         "threshold_by": decision.by,
     }

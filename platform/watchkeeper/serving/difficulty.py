@@ -1,19 +1,24 @@
-"""How hard a prompt is, before any model has seen it: a number in [0, 1] from what can be counted in microseconds.
+"""How hard a prompt is, before any model has seen it: a number in [0, 1].
 
-A logistic score over a few features of the newest user turn. It was fitted on public prompts that stand for hard and easy
-ones (see the README beside this file), so the number orders prompts and is no probability: where to cut is a matter of the
-two models at hand, and `watchkeeper calibrate cascade` finds it. Knows nothing of models, of routes or of what was
-answered.
+By its embedding, which the gateway has anyway, through a small head (its card: encoder/heads/README.md); while that is
+away, by what can be counted in it. Both were fitted on public prompts that stand for hard and easy ones, so the number
+orders prompts and is no probability: where to cut is a matter of the two models at hand, and `watchkeeper calibrate
+cascade` finds it. Knows nothing of models, of routes or of what was answered.
 """
 
 import math
 import re
 from typing import Final
 
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from watchkeeper.encoder import heads
 from watchkeeper.serving.words import size
 
-VERSION: Final = 1
-"""Changes with the features or weights: a calibration is for one version."""
+COUNTED: Final = "counted-1"
+"""Changes with the features or weights."""
 READ: Final = 4_000
 """Characters: what a longer prompt asks stands at its beginning or its end, half of this each."""
 
@@ -45,8 +50,23 @@ WEIGHTS: Final = (0.6, 1.3, 2.1, 3.1, 3.1, 1.3)
 BIAS: Final = -1.7
 
 
-def difficulty(prompt: str) -> float:
-    """How hard the prompt is, in (0, 1)."""
+class Difficulty(msgspec.Struct, frozen=True):
+    """`by`: the version of what measured it. A threshold is for one version."""
+
+    value: float
+    by: str
+
+
+def difficulty(prompt: str, embedding: NDArray[np.float32] | None) -> Difficulty:
+    """How hard the prompt is. `embedding`: its unit embedding; None: there is none."""
+    if embedding is None:
+        return Difficulty(counted(prompt), COUNTED)
+    head = heads.load("difficulty")
+    return Difficulty(float(head.score(embedding[None])[0, 0]), head.version)
+
+
+def counted(prompt: str) -> float:
+    """How hard the prompt is by what can be counted in it, in (0, 1)."""
     score = BIAS + sum(weight * value for weight, value in zip(WEIGHTS, features(prompt), strict=True))
     return 1 / (1 + math.exp(-score))
 

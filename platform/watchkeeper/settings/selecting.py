@@ -25,10 +25,10 @@ Signal = Literal["empty", "refusal", "repetition", "truncated", "json", "support
 
 class Cascade(Section):
     """`small` and `large`: upstreams by name, each one or several that share the traffic. A prompt whose difficulty (in
-    [0, 1]) reaches `difficulty` goes to the large model at once; None: the value that `watchkeeper calibrate cascade` found
-    for these two, and 0.3 before. An answer of the small one that shows one of `signals` is thrown away for one of the
-    large one's; `min_support`: below it the share of sentences that the sources support is weak. Streams leave as they
-    come, so that only the difficulty decides there."""
+    [0, 1]) reaches `difficulty` goes to the large model at once; None: the value that `watchkeeper calibrate cascade`
+    found for these two, and 0.45 before (0.3 without an encoder). An answer of the small one that shows one of `signals`
+    is thrown away for one of the large one's; `min_support`: below it the share of sentences that the sources support is
+    weak. Streams leave as they come, so that only the difficulty decides there."""
 
     small: Names
     large: Names

@@ -17,7 +17,7 @@ from watchkeeper.encoder import heads
 from watchkeeper.settings import Settings
 
 SIX = ("toxicity", "severe_toxicity", "obscene", "threat", "insult", "identity_attack")
-NAMES: tuple[heads.HeadName, ...] = ("toxicity", "injection")
+NAMES: tuple[heads.HeadName, ...] = ("toxicity", "injection", "difficulty")
 
 
 def unit_rows(n: int, seed: int = 0) -> NDArray[np.float32]:
@@ -130,8 +130,8 @@ ORDINARY = (
 
 
 @pytest.mark.models
-@pytest.mark.parametrize("name", NAMES)
-def test_ordinary_prompts_pass(name: heads.HeadName) -> None:
+@pytest.mark.parametrize("name", ["toxicity", "injection"])
+def test_ordinary_prompts_pass(name: Literal["toxicity", "injection"]) -> None:
     for text, found in scores(name, *ORDINARY).items():
         assert max(found.values()) < 0.5, text
 

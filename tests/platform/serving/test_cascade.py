@@ -17,7 +17,7 @@ import pytest
 from watchkeeper.record import Record
 from watchkeeper.serving.building import build
 from watchkeeper.serving.calibration import FILE_NAME, Calibration, decide
-from watchkeeper.serving.difficulty import VERSION
+from watchkeeper.serving.difficulty import COUNTED, Difficulty
 from watchkeeper.serving.failure import freeze, refuse
 from watchkeeper.serving.journey import Journey
 from watchkeeper.serving.loop import Loop
@@ -96,6 +96,7 @@ def test_an_easy_prompt_stays_with_the_small_model_and_a_hard_one_does_not(world
         "default",
     )
     assert 0 < said["difficulty"] < 0.3
+    assert said["difficulty_by"] == COUNTED, "no encoder runs here"
     hard = world.ask(HARD, stream=stream)
     assert (hard.upstream, calls(world)) == ("large", (1, 1))
     assert told(hard)["cascade"] == "large"
@@ -184,7 +185,7 @@ def test_a_route_has_its_own_cascade_or_none(world: SimpleNamespace) -> None:
 
 def test_a_calibration_sets_the_threshold_of_its_two_models(world: SimpleNamespace) -> None:
     made = Calibration(
-        small="small", large="large", difficulty=0.99, version=VERSION, score="reference_similarity", loss=0.05, n=100,
+        small="small", large="large", difficulty=0.99, by=COUNTED, score="reference_similarity", loss=0.05, n=100,
         clusters=90, expected_loss=0.01, small_share=1.0, cost_share=0.1, experiment_id="e",
         calibrated_at=datetime(2026, 5, 29, tzinfo=UTC),
     )  # fmt: skip
@@ -192,8 +193,8 @@ def test_a_calibration_sets_the_threshold_of_its_two_models(world: SimpleNamespa
     (world.data / FILE_NAME).write_bytes(msgspec.json.encode([made]))
     record = world.ask(HARD)
     assert (record.upstream, told(record)["threshold"], told(record)["threshold_by"]) == ("small", 0.99, "calibration")
-    for other in (msgspec.structs.replace(made, large="other"), msgspec.structs.replace(made, version=VERSION + 1)):
-        assert decide(CASCADE, 0.5, [other]).by == "default"
+    for other in (msgspec.structs.replace(made, large="other"), msgspec.structs.replace(made, by="counted-0")):
+        assert decide(CASCADE, Difficulty(0.5, COUNTED), [other]).by == "default"
     lower = msgspec.structs.replace(made, difficulty=0.2)
-    assert decide(CASCADE, 0.5, [made, lower]).threshold == 0.2
-    assert decide(CASCADE.model_copy(update={"difficulty": 0.7}), 0.5, [made]).by == "setting"
+    assert decide(CASCADE, Difficulty(0.5, COUNTED), [made, lower]).threshold == 0.2
+    assert decide(CASCADE.model_copy(update={"difficulty": 0.7}), Difficulty(0.5, COUNTED), [made]).by == "setting"

@@ -2,10 +2,16 @@
 
 import time
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchkeeper.serving.difficulty import FEATURES, difficulty, features
+from watchkeeper.embedded.weights import encoder_model
+from watchkeeper.encoder import heads
+from watchkeeper.serving.calibration import UNCALIBRATED
+from watchkeeper.serving.difficulty import COUNTED, FEATURES, Difficulty, counted, difficulty, features
+from watchkeeper.settings import Settings
+from watchkeeper_evaluations.training.head import Embedder
 
 HARD = """
 A train leaves at 9:40 and drives 180 km at 72 km per hour. How many minutes later does it arrive?
@@ -26,14 +32,14 @@ Who are you?
 
 
 def test_what_is_hard_comes_before_what_is_easy() -> None:
-    hard, easy = ([difficulty(line) for line in lines.strip().splitlines()] for lines in (HARD, EASY))
+    hard, easy = ([counted(line) for line in lines.strip().splitlines()] for lines in (HARD, EASY))
     assert min(hard) > max(easy)
     assert min(hard) >= 0.3 > max(easy), "on the two sides of the default threshold"
 
 
 @given(st.text(max_size=300))
 def test_every_text_has_a_difficulty(prompt: str) -> None:
-    assert 0 < difficulty(prompt) < 1
+    assert 0 < counted(prompt) < 1
     values = features(prompt)
     assert len(values) == len(FEATURES)
     assert all(0 <= value <= 1 for value in values)
@@ -42,10 +48,29 @@ def test_every_text_has_a_difficulty(prompt: str) -> None:
 @given(st.text(alphabet="aA1?!.,;{}()=+-*/ \n`\"'ıſ好？", max_size=60), st.integers(1, 3000))
 def test_a_long_text_takes_no_longer_than_a_page(piece: str, times: int) -> None:
     started = time.process_time()
-    difficulty(piece * times)
+    counted(piece * times)
     assert time.process_time() - started < 0.2
 
 
 def test_what_stands_at_the_end_of_a_long_prompt_is_read() -> None:
     report = "The harbour was quiet that day and nobody came. " * 400
-    assert difficulty(report + "How many ships came per day in total? Calculate 12 * 7.") > difficulty(report) + 0.2
+    assert counted(report + "How many ships came per day in total? Calculate 12 * 7.") > counted(report) + 0.2
+
+
+def test_without_an_embedding_it_is_counted() -> None:
+    assert difficulty("Hi there!", None) == Difficulty(counted("Hi there!"), COUNTED)
+
+
+@pytest.mark.models
+def test_by_its_embedding_what_is_hard_comes_before_what_is_easy() -> None:
+    """Through the real encoder."""
+    folder = encoder_model(Settings().models)
+    by_words = Embedder(folder)
+    hard, easy = (
+        [difficulty(line, row) for line, row in zip(lines, by_words(lines), strict=True)]
+        for lines in (HARD.strip().splitlines(), EASY.strip().splitlines())
+    )
+    assert min(one.value for one in hard) > max(one.value for one in easy)
+    assert min(one.value for one in hard) > UNCALIBRATED
+    assert sum(one.value < UNCALIBRATED for one in easy) >= len(easy) - 1
+    assert {one.by for one in (*hard, *easy)} == {heads.load("difficulty").version}
