@@ -5,7 +5,7 @@ on the monotonic clock). Text in a record is redacted before the record is made;
 """
 
 from collections.abc import Iterable
-from typing import Any, Final, Literal, Protocol, get_args
+from typing import Annotated, Any, Final, Literal, Protocol, get_args
 
 import msgspec
 
@@ -15,6 +15,9 @@ StageName = Literal[
     "admit", "preprocess", "embed", "ground", "guard_in", "route", "generate", "check", "guard_out", "postprocess"
 ]
 STAGES: Final[tuple[StageName, ...]] = get_args(StageName)
+
+NAME: Final = r"^[a-z][a-z0-9_]{0,39}$"
+"""What the name of a stage looks like: a word of the code, never a text of anyone's."""
 
 StageStatus = Literal["ok", "degraded", "error", "skipped"]
 Target = Literal["prompt", "context", "output"]
@@ -39,7 +42,7 @@ class Stage(msgspec.Struct, frozen=True):
     """One step of the journey. `name`: one of `STAGES`, or of a stage that somebody added to the loop. `offset_ms` counts
     from the request's arrival; `ms` is the time spent inside."""
 
-    name: str
+    name: Annotated[str, msgspec.Meta(pattern=NAME)]
     offset_ms: float
     ms: float
     status: StageStatus = "ok"

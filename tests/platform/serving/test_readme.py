@@ -23,6 +23,7 @@ from watchkeeper.serving.failure import freeze, refuse
 from watchkeeper.serving.journey import Journey
 from watchkeeper.serving.metrics import Metrics
 from watchkeeper.serving.request import parse
+from watchkeeper.serving.stages.stage import Stage
 from watchkeeper.settings import Settings, Stages, Upstream
 from watchkeeper.telemetry.otlp import export_request
 
@@ -103,3 +104,10 @@ def test_the_loop_has_the_stages_of_the_record_in_their_order() -> None:
     )
     assert " ▸ ".join(STAGES) in README
     assert " ▸ ".join(STAGES) in (loop.__doc__ or "")
+
+
+def test_a_stage_has_a_word_for_a_name() -> None:
+    """Whatever reads records holds it to that."""
+    for name in ("Capitals", "my stage", "", "jane@example.com"):
+        with pytest.raises(ValueError, match="a stage's name is a word"):
+            Stage(name, loop.BEFORE[0].run)

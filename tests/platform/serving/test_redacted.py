@@ -22,8 +22,8 @@ def planted(kind: inspect.Type, name: str) -> Any:
     if name == "role":
         return "user"  # one of five
     match kind:
-        case inspect.StrType():
-            return TEXT
+        case inspect.StrType(pattern=pattern):
+            return TEXT if pattern is None else "word"  # a stage's name, which is of the code
         case inspect.UnionType(types=types):
             return planted(next((one for one in types if isinstance(one, inspect.StrType)), types[0]), name)
         case inspect.DictType(key_type=key, value_type=value):
