@@ -10,13 +10,13 @@ from collections.abc import AsyncGenerator, Callable
 
 from watchkeeper.record import Scalar
 from watchkeeper.serving.calibration import Decision, decide
-from watchkeeper.serving.check import support
 from watchkeeper.serving.difficulty import difficulty
 from watchkeeper.serving.journey import Journey
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.postprocess import postprocess
 from watchkeeper.serving.refusals import refuses
 from watchkeeper.serving.stages import generate
+from watchkeeper.serving.stages.check import checker_of
 from watchkeeper.serving.stages.embed import whole
 from watchkeeper.serving.structured import settle
 from watchkeeper.serving.wire import Delta, UpstreamFailed
@@ -106,5 +106,5 @@ async def weakness(answer: list[Delta], journey: Journey, cascade: Cascade) -> S
 
 
 def _unsupported(text: str, journey: Journey, least: float) -> bool:
-    overall = support(text, journey.sources, journey.prompt).overall if journey.sources else None
+    overall = checker_of(journey).support(text).overall
     return overall is not None and overall < least

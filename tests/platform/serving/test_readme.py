@@ -99,9 +99,8 @@ def test_a_stage_is_one_file_and_one_line(
 
 
 def test_the_loop_has_the_stages_of_the_record_in_their_order() -> None:
-    assert tuple(stage.name for stage in (*loop.BEFORE, *loop.AFTER)) == tuple(
-        name for name in STAGES if name != "generate"
-    )
+    order = dict.fromkeys(stage.name for stage in (*loop.BEFORE, *loop.AFTER))  # check has a last word
+    assert tuple(order) == tuple(name for name in STAGES if name != "generate")
     assert " ▸ ".join(STAGES) in README
     assert " ▸ ".join(STAGES) in (loop.__doc__ or "")
 
