@@ -89,6 +89,36 @@ def _release(settings: Settings) -> Iterator[Finding]:
         yield Finding("release", "bad", str(error), "a gateway that is started now ends at once")
 
 
+def _selection(settings: Settings) -> Iterator[Finding]:
+    """Routes and cascades."""
+    from watchkeeper.release import Follower, ReleaseBroken
+    from watchkeeper.serving.calibration import UNCALIBRATED, read
+
+    try:
+        releases = Follower(settings.data, time.monotonic)
+    except ReleaseBroken:
+        return  # `_release` says so
+    for route in settings.routes:
+        there = route.release in (None, "champion", "challenger", releases.champion().id)
+        if not there and releases.named(route.release or "") is None:
+            what = f"its release {route.release} is not here: the champion serves it"
+            yield Finding(f"route {route.name}", "bad", what, "watchkeeper release list; the shipper brings releases")
+    known = read(settings.data)
+    cascades = [("cascade", settings.cascade), *((f"cascade of {route.name}", route.cascade) for route in settings.routes)]
+    for part, cascade in cascades:
+        if cascade is None:
+            continue
+        found = [one for one in known if one.small in cascade.small and one.large in cascade.large]
+        if cascade.difficulty is not None:
+            yield Finding(part, "good", f"the large model is asked from a difficulty of {cascade.difficulty:g}")
+        elif found:
+            limits = ", ".join(f"{one.difficulty:.3f} by {one.by}" for one in found)
+            yield Finding(part, "good", f"the large model is asked from {limits}, calibrated on {found[0].n} cases")
+        else:
+            what = f"not calibrated: the large model is asked from a difficulty of {UNCALIBRATED:g}"
+            yield Finding(part, "off", what, "watchkeeper calibrate cascade")
+
+
 def _redaction(settings: Settings) -> Iterator[Finding]:
     from watchkeeper.serving.labels import RedactionKeyBroken, labels
 
@@ -250,5 +280,18 @@ def _schedule(settings: Settings) -> Iterator[Finding]:
 
 
 LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
-    *(_data, _weights, _knowledge, _release, _redaction, _spool, _shipper, _lake, _erasure, _schedule, _servers),
+    *(
+        _data,
+        _weights,
+        _knowledge,
+        _release,
+        _selection,
+        _redaction,
+        _spool,
+        _shipper,
+        _lake,
+        _erasure,
+        _schedule,
+        _servers,
+    ),
 )

@@ -15,7 +15,8 @@ from watchkeeper.cli.doctor import LOOKS, Finding
 from watchkeeper.lake.interactions import to_arrow
 from watchkeeper.lake.lake import Lake
 from watchkeeper.record import Record
-from watchkeeper.settings import Gateway, Settings
+from watchkeeper.serving.calibration import FILE_NAME, Calibration
+from watchkeeper.settings import Cascade, Gateway, Route, Settings, Upstream
 from watchkeeper.telemetry.dead_letters import DeadLetter, DeadLetters
 from watchkeeper.telemetry.shipper import ShipperStatus, SinkStatus
 from watchkeeper.telemetry.spool import Spool
@@ -154,3 +155,32 @@ def test_a_lake_of_a_later_version_is_told(tmp_path: Path) -> None:
     (finding,) = look(settings)
     assert (finding.part, finding.state) == ("lake", "bad")
     assert "columns that are not known here (mood)" in finding.detail
+
+
+def test_routes_and_cascades_say_where_they_lead(tmp_path: Path) -> None:
+    upstreams = tuple(Upstream(name=name, base_url="http://127.0.0.1:1/v1", model="m") for name in ("a", "b"))
+    routes = (Route(name="old", release="watchkeeper@9"), Route(name="plain"), Route(name="beta", release="challenger"))
+    cascade = Cascade(small=("a",), large=("b",))
+    settings = Settings(data=tmp_path, upstreams=upstreams, routes=routes, cascade=cascade)
+    (look,) = (look for look in LOOKS if look.__name__ == "_selection")
+    missing, uncalibrated = look(settings)
+    assert (missing.part, missing.state) == ("route old", "bad")
+    assert "watchkeeper@9 is not here" in missing.detail
+    assert (uncalibrated.part, uncalibrated.state, uncalibrated.advice) == (
+        "cascade",
+        "off",
+        "watchkeeper calibrate cascade",
+    )
+    made = Calibration(
+        small="a", large="b", difficulty=0.4, by="head", score="s", loss=0.05, n=100, clusters=90, expected_loss=0.01,
+        small_share=1.0, cost_share=0.1, experiment_id="e", calibrated_at=NOW,
+    )  # fmt: skip
+    (tmp_path / FILE_NAME).write_bytes(msgspec.json.encode([made]))
+    *_, calibrated = look(settings)
+    assert (calibrated.state, calibrated.detail) == (
+        "good",
+        "the large model is asked from 0.400 by head, calibrated on 100 cases",
+    )
+    by_hand = settings.model_copy(update={"routes": (), "cascade": cascade.model_copy(update={"difficulty": 0.6})})
+    (finding,) = look(by_hand)
+    assert (finding.state, finding.detail) == ("good", "the large model is asked from a difficulty of 0.6")
