@@ -13,7 +13,8 @@ import torch
 from jinja2 import TemplateError
 
 from watchkeeper.embedded import hub
-from watchkeeper.embedded.keyvalues import agrees
+from watchkeeper.embedded.attention import agrees
+from watchkeeper.embedded.packing import pack
 
 LONGEST_CONTEXT: Final = 8192
 """Tokens. What a hub model may claim beyond it takes more memory than a machine without accelerator should give."""
@@ -66,14 +67,14 @@ def load(source: str) -> Checkpoint:
         raise hub.rejected(source, error) from error
     if tokenizer.chat_template is None:
         raise hub.ModelRejected(f"model {source!r} has no chat template: it completes texts, but does not answer")
-    hub.lay_out(model)
+    pack(model)
     if not _decodable(model):
         raise hub.ModelRejected(f"model {source!r} is of a kind ({model.config.model_type}) that this server cannot decode")
     return Checkpoint(model, tokenizer)
 
 
 def _decodable(model: Any) -> bool:
-    """Whether `KeyValues` can be this model's memory."""
+    """Whether the model can attend through `advance`, as it does from now on."""
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
     try:
         return kinds <= {"full_attention", "sliding_attention"} and agrees(model)

@@ -50,12 +50,14 @@ class Encoder:
     def __init__(self, source: str) -> None:
         """Loads from a folder or a hub. Raises `ModelRejected`."""
         transformers = hub.transformers()
+        from watchkeeper.embedded.packing import pack
+
         try:
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(source)
             self._model = transformers.AutoModel.from_pretrained(source).float().eval()
         except (OSError, ValueError, ImportError) as error:
             raise hub.rejected(source, error) from error
-        hub.lay_out(self._model)
+        pack(self._model)
         self.dimension: int = self._model.config.hidden_size
         self._longest = min(MAX_TOKENS, self._model.config.max_position_embeddings)
 

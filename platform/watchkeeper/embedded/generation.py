@@ -1,7 +1,7 @@
 """Tokens for several requests at once: one thread that reads prompts and decodes.
 
-Requests come and go between two steps. The prompt of the oldest waiting one is read in chunks, so that those who are being
-answered wait for a chunk at most; all that are being answered advance by one token together. Each has its own
+Requests come and go between two steps. In one step all that are being answered advance by one token, and beside them a
+piece of the prompts in line is read: small enough that those who are being answered hardly wait for it. Each has its own
 temperature, nucleus and seed. Knows nothing of text, chat or HTTP.
 """
 
@@ -10,19 +10,24 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import takewhile
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from watchkeeper.embedded.answer import Event, Finish, Sampling
+from watchkeeper.embedded.attention import Part, advance
 from watchkeeper.embedded.keyvalues import KeyValues
+from watchkeeper.embedded.prefixes import Prefixes
 
-CHUNK: Final = 128
-"""Prompt tokens read between two decoding steps."""
 ROWS: Final = 8
-"""Requests decoded together; on a CPU more of them gain little."""
+"""Requests answered together."""
+ALONE: Final = 256
+"""Prompt tokens read in one step while nobody is being answered: a request that comes meanwhile waits for them."""
+BESIDE: Final = 48
+"""Prompt tokens read in a step of those who are being answered."""
+PREFIXES: Final = 256 * 2**20
+"""Bytes for what prompts begin with."""
 NUCLEUS: Final = 512
 """Most nuclei are smaller than this, and finding the largest 512 is far cheaper than sorting a vocabulary."""
 COLDEST: Final = 1e-5
@@ -43,33 +48,60 @@ class Job:
         self.sampling = sampling
         self.deliver = deliver
         self.cancelled = False
-        self.generated = 0
-        self.last = -1
+        self.answer: list[int] = []
         self.random = torch.Generator()
         if sampling.seed is None:
             self.random.seed()
         else:
             self.random.manual_seed(sampling.seed % 2**63)
 
+    @property
+    def generated(self) -> int:
+        """Tokens, the end-of-answer token among them."""
+        return len(self.answer)
+
     def cancel(self) -> None:
         """From any thread: no step after the current one is spent on it."""
         self.cancelled = True
 
 
+class Reading:
+    """A prompt on its way into a memory of its own. At least one token has to be read, also of a prompt that is known
+    from before: its logits are what the answer begins with."""
+
+    def __init__(self, job: Job, prefixes: Prefixes) -> None:
+        self.job = job
+        self.keys = KeyValues(rows=1)
+        if not prefixes.find(job.prompt[:-1], self.keys):
+            self.keys.lengths = [0]
+
+    @property
+    def read(self) -> int:
+        return self.keys.lengths[0]
+
+
 class Generator:
     """Runs the jobs it is given. `ends`: the tokens that end an answer."""
 
-    def __init__(self, model: Any, ends: Iterable[int], *, rows: int = ROWS, chunk: int = CHUNK) -> None:
+    def __init__(
+        self,
+        model: Any,
+        ends: Iterable[int],
+        *,
+        rows: int = ROWS,
+        alone: int = ALONE,
+        beside: int = BESIDE,
+        prefixes: int = PREFIXES,
+    ) -> None:
         self._model = model
         self._ends = frozenset(ends)
         self._rows = rows
-        self._chunk = chunk
+        self._alone = alone
+        self._beside = beside
+        self._prefixes = Prefixes(prefixes)
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._waiting: deque[Job] = deque()
-        self._reading: Job | None = None
-        # The prompt read last, and its keys and values: the next prompt begins where it differs from this one.
-        self._read: list[int] = []
-        self._read_keys = KeyValues(rows=1)
+        self._reading: list[Reading] = []
         self._running: list[Job] = []
         self._keys = KeyValues(rows=rows)
         self._thread = threading.Thread(target=self._run, name="generation", daemon=True)
@@ -95,10 +127,12 @@ class Generator:
     def _run(self) -> None:
         with torch.inference_mode():
             while self._collect():
-                self._guarded(self._read_chunk, self._fail_reading)
-                self._guarded(self._decode, self._fail_running)
-        self._fail_reading()
-        self._fail_running()
+                try:
+                    self._step()
+                except Exception:
+                    logger.exception("a generation step failed")
+                    self._fail()
+        self._fail()
         for job in self._waiting:
             job.deliver(Event(None, 0, "error"))
 
@@ -115,67 +149,61 @@ class Generator:
         except queue.Empty:
             return True
 
-    def _guarded(self, step: Callable[[], None], fail: Callable[[], None]) -> None:
-        """A step that fails ends the jobs that took part in it, and no others."""
-        try:
-            step()
-        except Exception:
-            logger.exception("a generation step failed")
-            fail()
-
-    def _fail_reading(self) -> None:
-        if self._reading is not None:
-            self._reading.deliver(Event(None, 0, "error"))
-        self._reading = None
-        self._read = []
-        self._read_keys.clear()
-
-    def _fail_running(self) -> None:
-        for job in self._running:
+    def _fail(self) -> None:
+        """Ends all jobs that take part in steps."""
+        for job in [reading.job for reading in self._reading] + self._running:
             job.deliver(Event(None, job.generated, "error"))
-        self._running = []
+        self._reading, self._running = [], []
         self._keys.clear()
 
-    def _read_chunk(self) -> None:
-        """The next piece of the prompt that is being read; after its last one the job runs, with its first token."""
-        job = self._next_to_read()
-        if job is None:
-            return
-        start = len(self._read)
-        chunk = job.prompt[start : start + self._chunk]
-        logits = self._read_keys.advance(self._model, torch.tensor([chunk]))
-        self._read = job.prompt[: start + len(chunk)]
-        if len(self._read) < len(job.prompt):
-            return
-        self._reading = None
-        if not self._took(job, draw(logits, [job])[0]):
-            self._keys.append(self._read_keys)
-            self._running.append(job)
+    def _step(self) -> None:
+        """One token for each running job, and as much of the prompts in line as may be read beside them."""
+        self._drop([row for row, job in enumerate(self._running) if job.cancelled])
+        self._admit()
+        parts: list[Part] = []
+        if self._running:
+            parts.append((self._keys, torch.tensor([[job.answer[-1]] for job in self._running])))
+        going: list[Reading] = []
+        left = self._beside if self._running else self._alone
+        for reading in self._reading:
+            if chunk := reading.job.prompt[reading.read : reading.read + left]:
+                parts.append((reading.keys, torch.tensor([chunk])))
+                going.append(reading)
+                left -= len(chunk)
+        if parts:
+            self._advance(parts, going)
 
-    def _next_to_read(self) -> Job | None:
-        if self._reading is not None and self._reading.cancelled:
-            self._reading = None
-        while self._reading is None and self._waiting and len(self._running) < self._rows:
+    def _advance(self, parts: Sequence[Part], going: Sequence[Reading]) -> None:
+        logits = advance(self._model, parts)
+        # A row for each running job, then one for each prompt; those of prompts that are not at their end say nothing.
+        rows = len(self._running)
+        read = [at for at, reading in enumerate(going) if reading.read == len(reading.job.prompt)]
+        jobs = self._running + [going[at].job for at in read]
+        tokens = draw(logits[[*range(rows), *(rows + at for at in read)]], jobs)
+        over = [self._took(job, token) for job, token in zip(jobs, tokens, strict=True)]
+        for row in range(rows):
+            if over[row]:
+                job = self._running[row]
+                self._prefixes.keep(job.prompt + job.answer[:-1], self._keys, row)
+        self._drop([row for row in range(rows) if over[row]])
+        for at, ended in zip(read, over[rows:], strict=True):
+            reading = going[at]
+            self._reading.remove(reading)
+            self._prefixes.keep(reading.job.prompt, reading.keys, 0)
+            if not ended:
+                self._keys.begin(reading.keys.span(0, 0, reading.read))
+                self._running.append(reading.job)
+
+    def _admit(self) -> None:
+        """The prompts to be read: the oldest in line, as many as there are rows for."""
+        self._reading = [reading for reading in self._reading if not reading.job.cancelled]
+        while self._waiting and len(self._running) + len(self._reading) < self._rows:
             job = self._waiting.popleft()
             if not job.cancelled:
-                # At least one token has to be read: its logits are what the answer begins with.
-                same = takewhile(lambda pair: pair[0] == pair[1], zip(self._read, job.prompt[:-1], strict=False))
-                self._read = [token for token, _ in same]
-                self._read_keys.lengths = [len(self._read)]
-                self._reading = job
-        return self._reading
+                self._reading.append(Reading(job, self._prefixes))
 
-    def _decode(self) -> None:
-        """One token for each running job."""
-        self._drop(row for row, job in enumerate(self._running) if job.cancelled)
-        if not self._running:
-            return
-        logits = self._keys.advance(self._model, torch.tensor([[job.last] for job in self._running]))
-        tokens = draw(logits, self._running)
-        self._drop([row for row, token in enumerate(tokens) if self._took(self._running[row], token)])
-
-    def _drop(self, rows: Iterable[int]) -> None:
-        for row in sorted(rows, reverse=True):
+    def _drop(self, rows: Sequence[int]) -> None:
+        for row in reversed(rows):
             self._keys.drop(row)
             last = self._running.pop()
             if row < len(self._running):
@@ -185,8 +213,7 @@ class Generator:
 
     def _took(self, job: Job, token: int) -> bool:
         """Delivers the token; whether it was the job's last."""
-        job.last = token
-        job.generated += 1
+        job.answer.append(token)
         finish: Finish | None = None
         if token in self._ends:
             finish = "stop"

@@ -1,4 +1,4 @@
-"""Where a model named in the settings is loaded from, the library that loads it, and how its weights lie in memory.
+"""Where a model named in the settings is loaded from, and the library that loads it.
 
 Knows nothing of what is done with a model.
 """
@@ -57,26 +57,3 @@ def transformers() -> Any:
 def rejected(name: str, error: Exception) -> ModelRejected:
     """transformers explains at length; its first line says what is wrong."""
     return ModelRejected(f"model {name!r} cannot be loaded: {str(error).strip().partition(chr(10))[0]}")
-
-
-def lay_out(model: Any) -> None:
-    """Lays each weight out input by input, so that products of a few rows with it read memory in order.
-
-    The numbers stay the same. A step of 4 answers takes a fifth less time, a prompt an eighth, a single short text's
-    embedding a quarter (float32, one core of a Xeon).
-    """
-    import torch
-
-    users: dict[torch.nn.Parameter, list[torch.nn.Module]] = {}
-    for module in model.modules():
-        if isinstance(weight := getattr(module, "weight", None), torch.nn.Parameter):
-            users.setdefault(weight, []).append(module)
-    for weight, modules in users.items():
-        if weight.is_contiguous() and any(isinstance(module, torch.nn.Linear) for module in modules):
-            # Into the memory it has: new memory for each would leave the old in pieces that are never given back.
-            place = weight.detach().view(weight.shape[1], weight.shape[0])
-            place.copy_(weight.detach().t().contiguous())
-            laid_out = torch.nn.Parameter(place.t(), requires_grad=False)
-            # A weight with several users (the embedding is often the output too) stays one.
-            for module in modules:
-                module.weight = laid_out

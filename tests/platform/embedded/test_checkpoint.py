@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from watchkeeper.embedded import checkpoint, hub, weights
-from watchkeeper.embedded.keyvalues import agrees
+from watchkeeper.embedded.attention import agrees
+from watchkeeper.embedded.packing import pack
 
 pytestmark = pytest.mark.models
 
@@ -35,16 +36,26 @@ def test_a_message_cannot_pass_for_another_one(loaded: checkpoint.Checkpoint) ->
         assert forged.count(mark) == honest.count(mark)
 
 
-def test_laying_weights_out_changes_no_number(tiny: Path, loaded: checkpoint.Checkpoint) -> None:
+def test_packing_weights_changes_what_a_model_says_by_rounding_only(tiny: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    plain = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
-    ids = torch.arange(3, 90).unsqueeze(0)
+    plain, packed = (AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval() for _ in range(2))
+    pack(packed)
+    assert not any(type(module) is torch.nn.Linear for module in packed.modules())
+    for rows in (1, 8, 87):
+        ids = torch.arange(3, 3 + rows).unsqueeze(0)
+        with torch.inference_mode():
+            assert torch.allclose(plain(ids).logits, packed(ids).logits, atol=1e-4)
+
+
+def test_a_layer_with_a_bias_and_several_users_is_packed_once() -> None:
+    layer = torch.nn.Linear(5, 3)
+    one, two = torch.nn.Sequential(layer), torch.nn.Sequential(layer)
+    pack(torch.nn.ModuleList([one, two]))
+    assert one[0] is two[0] is not layer
+    rows = torch.randn(4, 5)
     with torch.inference_mode():
-        assert torch.allclose(plain(ids).logits, loaded.model(ids).logits, atol=1e-5)
-    for mine, theirs in zip(loaded.model.parameters(), plain.parameters(), strict=True):
-        assert torch.equal(mine, theirs)
-    assert loaded.model.get_input_embeddings().weight is loaded.model.get_output_embeddings().weight
+        assert torch.allclose(one(rows), layer(rows), atol=1e-6)
 
 
 def small(kind: str, **options: Any) -> Any:
@@ -55,7 +66,7 @@ def small(kind: str, **options: Any) -> Any:
     return transformers.AutoModelForCausalLM.from_config(config).eval()
 
 
-def test_models_of_other_families_decode_as_in_one_pass() -> None:
+def test_models_of_other_families_compute_side_by_side_what_they_compute_alone() -> None:
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2, "intermediate_size": 64}
     assert agrees(small("Qwen3Config", head_dim=8, pad_token_id=0, **heads))
     assert agrees(small("Gemma2Config", head_dim=8, pad_token_id=0, **heads))

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from watchkeeper.embedded.answer import Event, Sampling
+from watchkeeper.embedded.checkpoint import load
 from watchkeeper.embedded.generation import Generator, Job, draw
 
 pytestmark = pytest.mark.models
@@ -37,10 +38,16 @@ class Asked:
 
 
 @pytest.fixture(scope="module")
-def model(tiny: Path) -> Any:
+def plain(tiny: Path) -> Any:
+    """As transformers loads it."""
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Path) -> Any:
+    return load(str(tiny)).model
 
 
 @contextmanager
@@ -60,48 +67,48 @@ def prompts(n: int, longest: int) -> list[list[int]]:
     return [[7, 8, 9, *torch.randint(3, 250, (length,), generator=random).tolist()] for length in lengths]
 
 
-def alone(model: Any, prompt: list[int], tokens: int) -> list[int]:
+def alone(plain: Any, prompt: list[int], tokens: int) -> list[int]:
     """What transformers itself answers, greedily and to the last token."""
     ids = torch.tensor([prompt])
-    answered = model.generate(
+    answered = plain.generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, eos_token_id=-1
     )
     found: list[int] = answered[0, len(prompt) :].tolist()
     return found
 
 
-def test_greedy_answers_are_those_of_generate(model: Any) -> None:
+def test_greedy_answers_are_those_of_generate(model: Any, plain: Any) -> None:
     """More requests than rows, prompts longer than a chunk, answers of different lengths: rows come, move and go."""
     asked = prompts(9, longest=60)
     wanted = [4 + index % 5 * 6 for index in range(len(asked))]
-    with running(model, rows=3, chunk=16) as generator:
+    with running(model, rows=3, alone=16, beside=8) as generator:
         going = [
             Asked(generator, prompt, Sampling(max_tokens=n, temperature=0)) for prompt, n in zip(asked, wanted, strict=True)
         ]
         answers = [one.answer() for one in going]
-    assert answers == [alone(model, prompt, n) for prompt, n in zip(asked, wanted, strict=True)]
+    assert answers == [alone(plain, prompt, n) for prompt, n in zip(asked, wanted, strict=True)]
     assert {one.finish for one in going} == {"length"}
 
 
-def test_a_context_that_outgrows_its_buffer_goes_on(model: Any) -> None:
+def test_a_context_that_outgrows_its_buffer_goes_on(model: Any, plain: Any) -> None:
     (long,) = prompts(1, 1)
     with running(model) as generator:
         first, second = (Asked(generator, long * factor, Sampling(max_tokens=300, temperature=0)) for factor in (1, 30))
-        assert first.answer() == alone(model, long, 300)
-        assert second.answer() == alone(model, long * 30, 300)
+        assert first.answer() == alone(plain, long, 300)
+        assert second.answer() == alone(plain, long * 30, 300)
 
 
-def test_the_same_prompt_again_and_a_shorter_one_are_answered_alike(model: Any) -> None:
+def test_the_same_prompt_again_and_a_shorter_one_are_answered_alike(model: Any, plain: Any) -> None:
     """The second and third reuse what was read for the first."""
     prompt = prompts(3, 60)[2]
-    with running(model, chunk=16) as generator:
+    with running(model, alone=16) as generator:
         for asked in (prompt, prompt, prompt[:-5], prompt[:3]):
-            assert Asked(generator, asked, GREEDY).answer() == alone(model, asked, 24)
+            assert Asked(generator, asked, GREEDY).answer() == alone(plain, asked, 24)
 
 
-def test_an_end_token_ends_the_answer_and_is_counted_but_not_sent(model: Any) -> None:
+def test_an_end_token_ends_the_answer_and_is_counted_but_not_sent(model: Any, plain: Any) -> None:
     (prompt,) = prompts(1, 20)
-    full = alone(model, prompt, 24)
+    full = alone(plain, prompt, 24)
     end = full[10]
     with running(model, ends=(end,)) as generator:
         asked = Asked(generator, prompt, GREEDY)
@@ -110,7 +117,7 @@ def test_an_end_token_ends_the_answer_and_is_counted_but_not_sent(model: Any) ->
     assert (asked.finish, asked.generated) == ("stop", len(answer) + 1)
 
 
-def test_a_seed_makes_an_answer_repeatable_whoever_else_is_answered(model: Any) -> None:
+def test_a_seed_makes_an_answer_repeatable_whoever_else_is_answered(model: Any, plain: Any) -> None:
     asked = prompts(4, 30)
     hot = [Sampling(max_tokens=20, temperature=1.2, top_p=0.95, seed=seed) for seed in (1, 2, -1)]
     with running(model) as generator:
@@ -119,16 +126,16 @@ def test_a_seed_makes_an_answer_repeatable_whoever_else_is_answered(model: Any) 
         again = [Asked(generator, asked[0], sampling) for sampling in hot]
         assert [one.answer() for one in again] == single
         assert len({tuple(answer) for answer in single}) == 3
-        assert [one.answer() for one in crowd] == [alone(model, prompt, 24) for prompt in asked]
+        assert [one.answer() for one in crowd] == [alone(plain, prompt, 24) for prompt in asked]
 
 
-def test_without_a_seed_answers_differ(model: Any) -> None:
+def test_without_a_seed_answers_differ(model: Any, plain: Any) -> None:
     with running(model) as generator:
         hot = Sampling(max_tokens=20, temperature=1.5)
         assert Asked(generator, [5, 6], hot).answer() != Asked(generator, [5, 6], hot).answer()
 
 
-def test_a_cancelled_request_makes_room_for_the_next(model: Any) -> None:
+def test_a_cancelled_request_makes_room_for_the_next(model: Any, plain: Any) -> None:
     """One row: the next is answered only when the endless one has left it, and one cancelled in line never runs."""
     with running(model, rows=1) as generator:
         endless = Asked(generator, [5, 6], Sampling(max_tokens=10_000, temperature=0))
@@ -137,11 +144,11 @@ def test_a_cancelled_request_makes_room_for_the_next(model: Any) -> None:
         endless.events.get(timeout=60)
         in_line.job.cancel()
         endless.job.cancel()
-        assert after.answer() == alone(model, [9], 24)
+        assert after.answer() == alone(plain, [9], 24)
         assert in_line.events.empty()
 
 
-def test_a_prompt_whose_client_left_is_not_read_to_its_end(model: Any) -> None:
+def test_a_prompt_whose_client_left_is_not_read_to_its_end(model: Any, plain: Any) -> None:
     longest: list[int] = []
 
     class Leaving(torch.nn.Module):
@@ -152,10 +159,10 @@ def test_a_prompt_whose_client_left_is_not_read_to_its_end(model: Any) -> None:
             leaver.job.cancel()
             return model(**inputs)
 
-    generator = Generator(Leaving(), (), chunk=8)
+    generator = Generator(Leaving(), (), alone=8, prefixes=0)
     leaver = Asked(generator, [5] * 400, GREEDY)
     generator.start()
-    assert Asked(generator, [9], GREEDY).answer() == alone(model, [9], 24)
+    assert Asked(generator, [9], GREEDY).answer() == alone(plain, [9], 24)
     generator.stop()
     assert max(longest) < 40
 
@@ -177,7 +184,7 @@ class Failing(torch.nn.Module):
 
 
 def test_a_step_that_fails_ends_its_requests_and_the_next_are_answered(
-    model: Any, caplog: pytest.LogCaptureFixture
+    model: Any, plain: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     failing = Failing(model)
     with running(failing) as generator:
@@ -187,10 +194,10 @@ def test_a_step_that_fails_ends_its_requests_and_the_next_are_answered(
         victim.answer()
         assert victim.finish == "error"
         assert "out of memory" in caplog.text
-        assert Asked(generator, [5, 6, 7], GREEDY).answer() == alone(model, [5, 6, 7], 24)
+        assert Asked(generator, [5, 6, 7], GREEDY).answer() == alone(plain, [5, 6, 7], 24)
 
 
-def test_stopping_ends_all_requests(model: Any) -> None:
+def test_stopping_ends_all_requests(model: Any, plain: Any) -> None:
     with running(model, rows=1) as generator:
         going = [Asked(generator, [5], Sampling(max_tokens=100_000, temperature=0)) for _ in range(2)]
         going[0].events.get(timeout=60)

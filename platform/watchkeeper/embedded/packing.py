@@ -1,0 +1,37 @@
+"""Weights laid out for products of a few rows: a step of several answers, a batch of short texts.
+
+With weights as they come such products cost up to five times as much (float32, 8 rows, two cores of an EPYC). Their sums
+are added up in another order, which moves a logit by about a millionth of its size.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Packed(torch.nn.Module):
+    """A linear layer whose weight lies as oneDNN wants to read it."""
+
+    def __init__(self, layer: torch.nn.Linear) -> None:
+        super().__init__()
+        self.bias = layer.bias
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
+
+    def forward(self, rows: Tensor) -> Tensor:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._weight, self.bias, "none", [], "")
+        return product
+
+
+def pack(model: Any) -> None:
+    """Packs the linear layers of a model. Where torch was built without oneDNN, all stays as it is."""
+    if not torch.backends.mkldnn.is_available():
+        return
+    packed: dict[torch.nn.Module, Packed] = {}
+    for module in list(model.modules()):
+        for name, layer in list(module.named_children()):
+            if type(layer) is torch.nn.Linear:
+                # A layer with several users stays one.
+                if layer not in packed:
+                    packed[layer] = Packed(layer)
+                setattr(module, name, packed[layer])
