@@ -16,12 +16,21 @@ Finish = Literal["stop", "length", "error"]
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
-    """`seed` None: another one each time."""
+    """`seed` None: another one each time. `logprobs`: with each token, how many of the likeliest are told of; None:
+    not even that token."""
 
     max_tokens: int
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int | None = None
+    logprobs: int | None = None
+
+
+class Likelihood(msgspec.Struct, frozen=True):
+    """`log`: natural logarithm of a token's probability; `top`: the likeliest tokens with theirs."""
+
+    log: float
+    top: tuple[tuple[int, float], ...]
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -31,6 +40,7 @@ class Event(msgspec.Struct, frozen=True):
     token: int | None
     generated: int
     finish: Finish | None = None
+    likelihood: Likelihood | None = None
 
 
 class Answer:

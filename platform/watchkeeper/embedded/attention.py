@@ -21,13 +21,14 @@ Part = tuple[KeyValues, Tensor]
 
 def advance(model: Any, parts: Sequence[Part]) -> Tensor:
     """Reads the parts' tokens; returns the logits (sequences of all parts, vocabulary) after the last token of each."""
-    positions = torch.cat([memory.expect(tokens.shape[1], model.dtype) for memory, tokens in parts])
+    device = model.device
+    positions = torch.cat([memory.expect(tokens.shape[1], model.dtype, device) for memory, tokens in parts])
     ends = torch.cat([torch.full((tokens.shape[0],), tokens.shape[1]) for _, tokens in parts]).cumsum(0) - 1
     result = model(
-        input_ids=torch.cat([tokens.flatten() for _, tokens in parts]).unsqueeze(0),
-        position_ids=positions.unsqueeze(0),
+        input_ids=torch.cat([tokens.flatten() for _, tokens in parts]).unsqueeze(0).to(device),
+        position_ids=positions.unsqueeze(0).to(device),
         use_cache=False,
-        logits_to_keep=ends,
+        logits_to_keep=ends.to(device),
         memories=parts,
     )
     logits: Tensor = result.logits[0]
@@ -60,8 +61,14 @@ def attach(model: Any) -> None:
     """From now on the model attends through `advance` only."""
     from transformers import AttentionInterface
 
-    AttentionInterface.register(NAME, attend)
+    # What it keeps is not for a compiler to see: a compiled pass is whole between two attentions.
+    AttentionInterface.register(NAME, torch.compiler.disable(attend))
     model.set_attn_implementation(NAME)
+
+
+def compile_passes(model: Any, backend: str = "inductor") -> None:
+    """Compiles what of a pass lies between two attentions, once for all numbers of tokens. Needs a compiler at run time."""
+    model.compile(dynamic=True, backend=backend)
 
 
 def agrees(model: Any) -> bool:
@@ -74,7 +81,7 @@ def agrees(model: Any) -> bool:
     vocabulary = model.get_input_embeddings().num_embeddings
     sequences = [torch.arange(first, first + 7 * n, 7) % vocabulary for first, n in ((3, 9), (5, 6))]
     with torch.inference_mode():
-        plain = torch.stack([model(sequence.unsqueeze(0)).logits[0, -1] for sequence in sequences])
+        plain = torch.stack([model(sequence.unsqueeze(0).to(model.device)).logits[0, -1] for sequence in sequences])
         attach(model)
         together = KeyValues(rows=2)
         one, two = (KeyValues(rows=1) for _ in sequences)

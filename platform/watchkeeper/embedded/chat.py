@@ -5,10 +5,9 @@ gateways or guards: to the gateway it is an upstream like any other.
 """
 
 import asyncio
-import time
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
@@ -19,7 +18,9 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from watchkeeper.embedded import hub, service, weights
-from watchkeeper.embedded.answer import Answer, Event, Finish, Sampling
+from watchkeeper.embedded.answer import BROKEN, Answer, Event, Likelihood, Sampling
+from watchkeeper.embedded.completion import Completion, Piece, Token, ToldToken
+from watchkeeper.embedded.metrics import Metrics, Timing
 from watchkeeper.embedded.openai_api import ApiError, overloaded, parse, require_model
 from watchkeeper.settings import Settings
 
@@ -29,7 +30,11 @@ if TYPE_CHECKING:
 
 MAX_TOKENS: Final = 1024
 """Of an answer whose length the request does not limit; a small model that repeats itself would fill the context."""
-MAX_IN_FLIGHT: Final = 256
+MAX_ANSWERS: Final = 16
+"""To one request (`n`)."""
+MAX_TOP: Final = 20
+"""Of the likeliest tokens, as OpenAI has it."""
+MAX_QUEUE: Final = 256
 RETRY_AFTER_S: Final = 5
 
 
@@ -69,11 +74,12 @@ class Body(msgspec.Struct, frozen=True):
     seed: int | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: int | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=MAX_ANSWERS)] | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
     logprobs: bool | None = None
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=MAX_TOP)] | None = None
     tools: list[Any] | None = None
     response_format: dict[str, Any] | None = None
 
@@ -87,28 +93,17 @@ class Body(msgspec.Struct, frozen=True):
         return [stop for stop in given if stop]
 
 
-class Usage(msgspec.Struct, frozen=True):
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
-class Piece(msgspec.Struct, frozen=True):
-    """The next text of an answer; with the last one why it ended, and how many tokens were generated in all."""
-
-    text: str
-    generated: int
-    finish: Finish | None = None
-
-
 class Chat:
-    """One chat model and those who wait for its answers. `name`: what clients call it."""
+    """One chat model and those who wait for its answers. `name`: what clients call it; `max_queue`: how many answers may be
+    under way or in line."""
 
-    def __init__(self, name: str, checkpoint: "Checkpoint", generator: "Generator") -> None:
+    def __init__(self, name: str, checkpoint: "Checkpoint", generator: "Generator", max_queue: int = MAX_QUEUE) -> None:
         self.name = name
         self._checkpoint = checkpoint
         self._generator = generator
+        self._max_queue = max_queue
         self._in_flight = 0
+        self._metrics = Metrics(lambda: generator.running, lambda: generator.waiting)
 
     def application(self) -> Starlette:
         @asynccontextmanager
@@ -119,7 +114,10 @@ class Chat:
             finally:
                 await asyncio.to_thread(self._generator.stop)
 
-        routes = [Route("/v1/chat/completions", self.completions, methods=["POST"])]
+        async def metrics(request: Request) -> Response:
+            return Response(self._metrics.exposition(), media_type="text/plain; version=0.0.4")
+
+        routes = [Route("/v1/chat/completions", self.completions, methods=["POST"]), Route("/metrics", metrics)]
         return service.application(self.name, routes, ready=lambda: self._generator.alive, lifespan=lifespan)
 
     async def completions(self, request: Request) -> Response:
@@ -127,11 +125,14 @@ class Chat:
         body = parse(await request.body(), Body)
         require_model(body.model, self.name)
         _refuse_unsupported(body)
-        if self._in_flight >= MAX_IN_FLIGHT:
+        if self._in_flight + (body.n or 1) > self._max_queue:
             raise overloaded(RETRY_AFTER_S)
         prompt = await asyncio.to_thread(self._prompt, body)
-        completion = Completion(body, len(prompt))
-        pieces = self._pieces(body, prompt)
+        include_usage = bool(body.stream_options and body.stream_options.include_usage)
+        completion = Completion(
+            body.model, len(prompt), body.n or 1, include_usage=include_usage, logprobs=bool(body.logprobs)
+        )
+        pieces = self._pieces(body, prompt, completion)
         if body.stream:
             return EventStream(completion.events(pieces))
         answered: list[Piece] = []
@@ -160,111 +161,112 @@ class Chat:
             )
         return prompt
 
-    async def _pieces(self, body: Body, prompt: list[int]) -> AsyncGenerator[Piece]:
-        """The answer, piece by piece. Ends generation when it is closed early."""
+    async def _pieces(self, body: Body, prompt: list[int], completion: Completion) -> AsyncGenerator[Piece]:
+        """The answers, piece by piece as they come. Ends generation when it is closed early."""
         loop = asyncio.get_running_loop()
-        events: asyncio.Queue[Event] = asyncio.Queue()
+        events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
 
-        def deliver(event: Event) -> None:
-            loop.call_soon_threadsafe(events.put_nowait, event)
+        def deliver(index: int, event: Event) -> None:
+            loop.call_soon_threadsafe(events.put_nowait, (index, event))
 
-        sampling = Sampling(
-            max_tokens=body.limit or min(MAX_TOKENS, self._checkpoint.context - len(prompt)),
+        count = body.n or 1
+        self._in_flight += count
+        drafts = [Draft(self._checkpoint, body, self._metrics.answering(len(prompt))) for _ in range(count)]
+        jobs = [
+            self._generator.submit(prompt, self._sampling(body, len(prompt), index), partial(deliver, index))
+            for index in range(count)
+        ]
+        left = count
+        try:
+            while left:
+                index, event = await events.get()
+                if drafts[index].over:
+                    continue
+                completion.known = jobs[0].known
+                piece = drafts[index].add(index, event, jobs[index].known)
+                if piece.finish is not None:
+                    jobs[index].cancel()
+                    left -= 1
+                if piece.text or piece.told or piece.finish:
+                    yield piece
+        finally:
+            for job, draft in zip(jobs, drafts, strict=True):
+                job.cancel()
+                draft.timing.end("cancelled")
+            self._in_flight -= count
+
+    def _sampling(self, body: Body, prompt: int, index: int) -> Sampling:
+        return Sampling(
+            max_tokens=body.limit or min(MAX_TOKENS, self._checkpoint.context - prompt),
             temperature=1.0 if body.temperature is None else body.temperature,
             top_p=1.0 if body.top_p is None else body.top_p,
-            seed=body.seed,
+            # Several answers to one request differ, and each can be had again.
+            seed=None if body.seed is None else body.seed + index,
+            logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         )
-        answer = Answer(self._checkpoint.text, body.stops)
-        self._in_flight += 1
-        job = self._generator.submit(prompt, sampling, deliver)
-        try:
-            finish = None
-            while finish is None:
-                event = await events.get()
-                text = "" if event.token is None else answer.add(event.token)
-                finish = event.finish
-                if finish is not None:
-                    text += answer.finish()
-                if answer.stopped:
-                    finish = "stop"
-                if text or finish:
-                    yield Piece(text, event.generated, finish)
-        finally:
-            job.cancel()
-            self._in_flight -= 1
+
+
+class Draft:
+    """One answer that is being written: its text, what is told of its tokens, and its times."""
+
+    def __init__(self, checkpoint: "Checkpoint", body: Body, timing: Timing) -> None:
+        self.timing = timing
+        self.over = False
+        self._checkpoint = checkpoint
+        self._answer = Answer(checkpoint.text, body.stops)
+        self._held: list[ToldToken] = []
+
+    def add(self, index: int, event: Event, known: int) -> Piece:
+        """The piece that this event makes, often without text. Tokens are told with the text that they are part of."""
+        text = ""
+        if event.generated > self.timing.tokens:
+            self.timing.token(known)
+        if event.token is not None:
+            text = self._answer.add(event.token)
+            if event.likelihood is not None:
+                self._held.append(self._told(event.token, event.likelihood))
+        finish = event.finish
+        if finish is not None:
+            text += self._answer.finish()
+        if self._answer.stopped:
+            finish = "stop"
+        told: tuple[ToldToken, ...] = ()
+        if text or finish:
+            told, self._held = tuple(self._held), []
+        if self._answer.stopped:
+            # What the stop sequence cut off is not told of.
+            left = len(text)
+            told = tuple(token for token in told if (left := left - len(token.token)) + len(token.token) > 0)
+        if finish is not None:
+            self.over = True
+            self.timing.end(finish)
+        return Piece(index=index, text=text, generated=event.generated, finish=finish, told=told)
+
+    def _told(self, token: int, likelihood: Likelihood) -> ToldToken:
+        top = [self._token(other, log) for other, log in likelihood.top]
+        one = self._token(token, likelihood.log)
+        return ToldToken(one.token, one.logprob, one.bytes, top)
+
+    def _token(self, token: int, log: float) -> Token:
+        text = self._checkpoint.text([token])
+        return Token(text, log, None if BROKEN in text else list(text.encode()))
 
 
 def _refuse_unsupported(body: Body) -> None:
     """Raises `ApiError` for what would silently be answered otherwise than asked."""
     kind = (body.response_format or {}).get("type", "text")
     unsupported = {
-        "n": body.n not in (None, 1),
         "frequency_penalty": bool(body.frequency_penalty),
         "presence_penalty": bool(body.presence_penalty),
         "logit_bias": bool(body.logit_bias),
-        "logprobs": bool(body.logprobs),
+        "top_logprobs": bool(body.top_logprobs) and not body.logprobs,
         "tools": bool(body.tools),
         "response_format": kind != "text",
     }
     for param, found in unsupported.items():
         if found:
-            raise ApiError(400, f"{param}: not supported by this model", param=param, code="unsupported_parameter")
-
-
-class Completion:
-    """OpenAI's shapes around one answer."""
-
-    def __init__(self, body: Body, prompt_tokens: int) -> None:
-        self._prompt_tokens = prompt_tokens
-        self._model = body.model
-        self._id = f"chatcmpl-{uuid.uuid4().hex}"
-        self._created = int(time.time())
-        self._include_usage = bool(body.stream_options and body.stream_options.include_usage)
-
-    def whole(self, pieces: list[Piece]) -> bytes:
-        """A plain answer. Raises `ApiError` where generation failed."""
-        last = pieces[-1]
-        if last.finish == "error":
-            raise _failed()
-        message = {"role": "assistant", "content": "".join(piece.text for piece in pieces)}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": last.finish}
-        return self._encode("chat.completion", [choice], {"usage": self._usage(last)})
-
-    async def events(self, pieces: AsyncGenerator[Piece]) -> AsyncGenerator[bytes]:
-        """A streamed answer as server-sent events. Where generation fails the last one is an error."""
-        yield self._chunk({"role": "assistant", "content": ""})
-        async with aclosing(pieces):
-            async for piece in pieces:
-                if piece.finish == "error":
-                    yield _event(_failed().body)
-                    return
-                if piece.text:
-                    yield self._chunk({"content": piece.text})
-                if piece.finish is not None:
-                    yield self._chunk({}, piece.finish)
-                    if self._include_usage:
-                        yield _event(self._encode("chat.completion.chunk", [], {"usage": self._usage(piece)}))
-        yield _event(b"[DONE]")
-
-    def _chunk(self, delta: dict[str, str], finish: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        # With usage asked for, the chunks before it say that theirs is not there.
-        return _event(self._encode("chat.completion.chunk", [choice], {"usage": None} if self._include_usage else {}))
-
-    def _encode(self, kind: str, choices: list[dict[str, Any]], more: dict[str, Any]) -> bytes:
-        head = {"id": self._id, "object": kind, "created": self._created, "model": self._model, "choices": choices}
-        return msgspec.json.encode(head | more)
-
-    def _usage(self, last: Piece) -> Usage:
-        return Usage(self._prompt_tokens, last.generated, self._prompt_tokens + last.generated)
-
-
-def _failed() -> ApiError:
-    return ApiError(500, "generation failed; see the model's log", kind="server_error", code="internal_error")
-
-
-def _event(data: bytes) -> bytes:
-    return b"data: " + data + b"\n\n"
+            why = "goes with `logprobs` only" if param == "top_logprobs" else "not supported by this model"
+            raise ApiError(400, f"{param}: {why}", param=param, code="unsupported_parameter")
 
 
 class EventStream(Response):
@@ -294,6 +296,7 @@ def run(settings: Settings) -> None:
     from watchkeeper.embedded.checkpoint import load
     from watchkeeper.embedded.generation import Generator
 
-    checkpoint = load(source)
-    chat = Chat(settings.model.name, checkpoint, Generator(checkpoint.model, checkpoint.ends))
+    checkpoint = load(source, settings.model.device, settings.model.dtype)
+    generator = Generator(checkpoint.model, checkpoint.ends, prefixes=settings.model.prefix_bytes)
+    chat = Chat(settings.model.name, checkpoint, generator, settings.model.max_queue)
     service.run(chat.application(), settings.model.host, settings.model.port, settings.model.name)

@@ -19,6 +19,7 @@ from watchkeeper.embedded.answer import Event, Finish, Sampling
 from watchkeeper.embedded.attention import Part, advance
 from watchkeeper.embedded.keyvalues import KeyValues
 from watchkeeper.embedded.prefixes import Prefixes
+from watchkeeper.embedded.sampling import draw, likelihood
 
 ROWS: Final = 8
 """Requests answered together."""
@@ -28,12 +29,6 @@ BESIDE: Final = 48
 """Prompt tokens read in a step of those who are being answered."""
 PREFIXES: Final = 256 * 2**20
 """Bytes for what prompts begin with."""
-NUCLEUS: Final = 512
-"""Most nuclei are smaller than this, and finding the largest 512 is far cheaper than sorting a vocabulary."""
-COLDEST: Final = 1e-5
-"""A temperature below this is greedy: dividing by it would overflow."""
-SMALLEST: Final = 1e-9
-"""A nucleus holds a token at least, also for a `top_p` of 0."""
 KEEP: Final = 2048
 """Positions: larger buffers are given back when nobody is being answered."""
 
@@ -41,7 +36,8 @@ logger = logging.getLogger(__name__)
 
 
 class Job:
-    """A request on its way through. `deliver` is called on the generating thread and must return at once."""
+    """A request on its way through. `deliver` is called on the generating thread and must return at once. `known`: tokens
+    of the prompt that had been read for others."""
 
     def __init__(self, prompt: Sequence[int], sampling: Sampling, deliver: Callable[[Event], None]) -> None:
         self.prompt = list(prompt)
@@ -49,6 +45,7 @@ class Job:
         self.deliver = deliver
         self.cancelled = False
         self.answer: list[int] = []
+        self.known = 0
         self.random = torch.Generator()
         if sampling.seed is None:
             self.random.seed()
@@ -72,7 +69,8 @@ class Reading:
     def __init__(self, job: Job, prefixes: Prefixes) -> None:
         self.job = job
         self.keys = KeyValues(rows=1)
-        if not prefixes.find(job.prompt[:-1], self.keys):
+        job.known = prefixes.find(job.prompt[:-1], self.keys)
+        if not job.known:
             self.keys.lengths = [0]
 
     @property
@@ -109,6 +107,16 @@ class Generator:
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()
+
+    @property
+    def running(self) -> int:
+        """Requests that take part in steps."""
+        return len(self._running) + len(self._reading)
+
+    @property
+    def waiting(self) -> int:
+        """Requests in line."""
+        return len(self._waiting) + self._inbox.qsize()
 
     def start(self) -> None:
         self._thread.start()
@@ -179,8 +187,9 @@ class Generator:
         rows = len(self._running)
         read = [at for at, reading in enumerate(going) if reading.read == len(reading.job.prompt)]
         jobs = self._running + [going[at].job for at in read]
-        tokens = draw(logits[[*range(rows), *(rows + at for at in read)]], jobs)
-        over = [self._took(job, token) for job, token in zip(jobs, tokens, strict=True)]
+        logits = logits[[*range(rows), *(rows + at for at in read)]]
+        tokens = draw(logits, [(job.sampling, job.random) for job in jobs])
+        over = [self._took(job, token, row) for job, token, row in zip(jobs, tokens, logits, strict=True)]
         for row in range(rows):
             if over[row]:
                 job = self._running[row]
@@ -211,7 +220,7 @@ class Generator:
         if not self._running and self._keys.capacity > KEEP:
             self._keys.clear()
 
-    def _took(self, job: Job, token: int) -> bool:
+    def _took(self, job: Job, token: int, logits: Tensor) -> bool:
         """Delivers the token; whether it was the job's last."""
         job.answer.append(token)
         finish: Finish | None = None
@@ -219,26 +228,9 @@ class Generator:
             finish = "stop"
         elif job.generated >= job.sampling.max_tokens:
             finish = "length"
-        job.deliver(Event(None if finish == "stop" else token, job.generated, finish))
+        if finish == "stop":
+            job.deliver(Event(None, job.generated, finish))
+        else:
+            top = job.sampling.logprobs
+            job.deliver(Event(token, job.generated, finish, None if top is None else likelihood(logits, token, top)))
         return finish is not None
-
-
-def draw(logits: Tensor, jobs: Sequence[Job]) -> list[int]:
-    """The next token of each job from its row of the logits (jobs, vocabulary)."""
-    tokens: list[int] = logits.argmax(dim=-1).tolist()
-    for row, job in enumerate(jobs):
-        if job.sampling.temperature >= COLDEST:
-            tokens[row] = _sample(logits[row].float(), job)
-    return tokens
-
-
-def _sample(logits: Tensor, job: Job) -> int:
-    """A draw from the nucleus: the fewest tokens whose probabilities reach `top_p`; the likeliest is always in it."""
-    probabilities = torch.softmax(logits / job.sampling.temperature, dim=-1)
-    if job.sampling.top_p >= 1:
-        return int(torch.multinomial(probabilities, 1, generator=job.random))
-    likely, tokens = probabilities.topk(min(NUCLEUS, len(probabilities)))
-    if likely.sum() < job.sampling.top_p:
-        likely, tokens = probabilities.sort(descending=True)
-    nucleus = likely[likely.cumsum(0) - likely < max(job.sampling.top_p, SMALLEST)]
-    return int(tokens[torch.multinomial(nucleus, 1, generator=job.random)])

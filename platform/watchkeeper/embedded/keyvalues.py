@@ -32,18 +32,19 @@ class KeyValues:
         self._places = torch.empty(0, dtype=torch.long)
         self._mask: Tensor | None = None
 
-    def expect(self, n: int, dtype: torch.dtype) -> Tensor:
+    def expect(self, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Before a step: `n` more positions of each sequence will be written. Returns which, one sequence after another."""
         rows = len(self.lengths)
         starts = torch.tensor(self.lengths).unsqueeze(1)
         positions = starts + torch.arange(n)
         self._shape, self._end = (rows, n), max(self.lengths) + n
         self._reserve(self._end)
-        self._places = (positions + torch.arange(rows).unsqueeze(1) * self.capacity).flatten()
+        self._places = (positions + torch.arange(rows).unsqueeze(1) * self.capacity).flatten().to(device)
         seen = torch.arange(self._end) <= positions.unsqueeze(2)
         self._mask = None
         if not bool(seen.all()):
-            self._mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min).unsqueeze(1)
+            mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
+            self._mask = mask.unsqueeze(1).to(device)
         self.lengths = [length + n for length in self.lengths]
         return positions.flatten()
 

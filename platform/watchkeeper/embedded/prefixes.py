@@ -30,13 +30,14 @@ class Prefixes:
         self._places: OrderedDict[Key, int] = OrderedDict()
         self._free: list[int] = []
         self._pools: dict[int, Pair] = {}
+        self._device = torch.device("cpu")
 
     def find(self, tokens: Sequence[int], memory: KeyValues) -> int:
         """Puts into the empty `memory` what is known of how `tokens` begin; returns how many tokens that is."""
         chain = self._chain(tokens)
         self._use(chain)
         if chain:
-            places = torch.tensor([self._places[key] for key in chain])
+            places = torch.tensor([self._places[key] for key in chain], device=self._device)
             memory.begin(
                 {
                     layer: (keys.index_select(0, places).flatten(0, 1), values.index_select(0, places).flatten(0, 1))
@@ -65,7 +66,7 @@ class Prefixes:
             chain.append(key)
         self._use(chain)
         if places:
-            into = torch.tensor(places)
+            into = torch.tensor(places, device=self._device)
             for layer, pair in memory.span(row, known * BLOCK, most * BLOCK).items():
                 for pool, source in zip(self._pools[layer], pair, strict=True):
                     pool.index_copy_(0, into, source.unflatten(0, (-1, BLOCK)))
@@ -92,6 +93,7 @@ class Prefixes:
         one = memory.span(0, 0, 1)
         size = BLOCK * sum(part.numel() * part.element_size() for pair in one.values() for part in pair)
         blocks = self._capacity // size
+        self._device = next(iter(one.values()))[0].device
         self._free = list(range(blocks))
         self._pools = {
             layer: (keys.new_empty(blocks, BLOCK, *keys.shape[1:]), values.new_empty(blocks, BLOCK, *values.shape[1:]))

@@ -68,12 +68,18 @@ class Upstream(Section):
 
 
 class Model(Section):
-    """The embedded chat model: `name` of the packaged one, a folder, or a hub model's name."""
+    """The embedded chat model: `name` of the packaged one, a folder, or a hub model's name. `device` and `dtype` auto:
+    bfloat16 on a GPU where there is one, else float32. `prefix_bytes`: for what prompts begin with, kept so that it is read
+    once; `max_queue`: answers under way and in line, more get a 503."""
 
     name: str = "smollm2-135m-instruct"
     host: str = "127.0.0.1"
     port: Port = 8091
     threads: Annotated[int, Field(ge=0)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    prefix_bytes: Annotated[int, Field(ge=0)] = 256_000_000
+    max_queue: Annotated[int, Field(ge=1)] = 256
     price: Price = Price()
 
 

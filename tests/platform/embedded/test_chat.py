@@ -25,6 +25,7 @@ from watchkeeper.embedded.generation import Generator, Job
 pytestmark = pytest.mark.models
 
 NAME = "tiny"
+QUEUE = 16
 HELLO = [{"role": "user", "content": "Hello"}]
 
 
@@ -55,7 +56,7 @@ def generator(checkpoint: Checkpoint) -> Watched:
 def url(
     checkpoint: Checkpoint, generator: Watched, serving: Callable[[Starlette], AbstractContextManager[str]]
 ) -> Iterator[str]:
-    with serving(Chat(NAME, checkpoint, generator).application()) as url:
+    with serving(Chat(NAME, checkpoint, generator, max_queue=QUEUE).application()) as url:
         yield url
 
 
@@ -90,6 +91,7 @@ def test_an_answer_has_openais_shape(client: openai.OpenAI, checkpoint: Checkpoi
         "prompt_tokens": prompt,
         "completion_tokens": 20,
         "total_tokens": prompt + 20,
+        "prompt_tokens_details": {"cached_tokens": answer.usage.prompt_tokens_details.cached_tokens},
     }
 
 
@@ -103,7 +105,8 @@ def test_a_stream_is_the_same_answer_in_pieces(client: openai.OpenAI) -> None:
     assert text == whole.choices[0].message.content
     assert [chunk.choices[0].finish_reason for chunk in told] == [None] * (len(told) - 1) + ["length"]
     assert usage.choices == []
-    assert usage.usage == whole.usage
+    assert usage.usage.completion_tokens == whole.usage.completion_tokens
+    assert usage.usage.prompt_tokens == whole.usage.prompt_tokens
     assert all(chunk.usage is None for chunk in told)
 
 
@@ -135,6 +138,92 @@ def test_parameters_reach_the_model(client: openai.OpenAI) -> None:
     assert text(temperature=1.5) != text(temperature=1.5, seed=5)
     assert text(temperature=0, seed=1) == text(temperature=0, seed=2) == text(top_p=0, seed=3)
     assert ask(client, max_tokens=9, max_completion_tokens=5).usage.completion_tokens == 5
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_several_answers_to_one_request_are_those_that_their_seeds_give(client: openai.OpenAI, stream: bool) -> None:
+    single = [ask(client, seed=seed).choices[0].message.content for seed in (4, 5, 6)]
+    if stream:
+        texts, ends = ["", "", ""], 0
+        for chunk in ask(client, n=3, stream=True, stream_options={"include_usage": True}):
+            for choice in chunk.choices:
+                texts[choice.index] += choice.delta.content or ""
+                ends += choice.finish_reason == "length"
+            usage = chunk.usage
+        assert ends == 3
+    else:
+        answer = ask(client, n=3)
+        texts, usage = [choice.message.content for choice in answer.choices], answer.usage
+        assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    assert texts == single
+    assert usage.completion_tokens == 60
+
+
+def test_each_token_is_told_with_how_likely_it_was(client: openai.OpenAI, checkpoint: Checkpoint) -> None:
+    answer = ask(client, temperature=0, logprobs=True, top_logprobs=3)
+    told = answer.choices[0].logprobs.content
+    assert len(told) == 20
+    for token in told:
+        assert token.logprob <= 0
+        assert [top.logprob for top in token.top_logprobs] == sorted((t.logprob for t in token.top_logprobs), reverse=True)
+        # Greedy: the likeliest is the one that was taken.
+        assert (token.token, token.logprob) == (token.top_logprobs[0].token, token.top_logprobs[0].logprob)
+        assert len(token.top_logprobs) == 3
+        assert token.bytes is None or bytes(token.bytes).decode() == token.token
+    streamed = [
+        token
+        for chunk in ask(client, temperature=0, logprobs=True, stream=True)
+        for choice in chunk.choices
+        if choice.logprobs
+        for token in choice.logprobs.content
+    ]
+    assert [token.token for token in streamed] == [token.token for token in told]
+    assert all(token.top_logprobs == [] for token in streamed)
+    assert ask(client).choices[0].logprobs is None
+
+
+def test_tokens_that_a_stop_sequence_cut_off_are_not_told_of(client: openai.OpenAI) -> None:
+    full = ask(client, max_tokens=40).choices[0].message.content
+    choice = ask(client, max_tokens=40, stop=full[10:12], logprobs=True).choices[0]
+    assert len("".join(token.token for token in choice.logprobs.content)) == len(choice.message.content)
+
+
+def test_what_was_read_before_is_said_in_the_usage(client: openai.OpenAI) -> None:
+    turns = [{"role": "user", "content": "A long beginning that is the same each time. " * 4}]
+    first, again = (ask(client, messages=turns, max_tokens=1).usage for _ in range(2))
+    assert first.prompt_tokens_details.cached_tokens < 32
+    assert again.prompt_tokens - 17 <= again.prompt_tokens_details.cached_tokens < again.prompt_tokens
+
+
+def figures(url: str) -> dict[str, float]:
+    lines = requests.get(url.removesuffix("/v1") + "/metrics", timeout=10).text.splitlines()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
+
+
+def test_metrics_count_answers_tokens_and_times(url: str, client: openai.OpenAI, generator: Watched) -> None:
+    before = figures(url)
+    usage = ask(client, messages=[{"role": "user", "content": "Count me"}], n=2).usage
+    after = figures(url)
+
+    def more(name: str) -> float:
+        return after[f"watchkeeper_model_{name}"] - before.get(f"watchkeeper_model_{name}", 0)
+
+    assert more('answers_total{finish="length"}') == 2
+    assert more('tokens_total{kind="output"}') == usage.completion_tokens == 40
+    assert more('tokens_total{kind="input"}') + more('tokens_total{kind="cached"}') == 2 * usage.prompt_tokens
+    assert more("time_to_first_token_seconds_count") == more("time_per_token_seconds_count") == 2
+    assert more("time_to_first_token_seconds_sum") > 0
+    assert after["watchkeeper_model_waiting"] == 0
+    generator.jobs.clear()
+    with ThreadPoolExecutor(1) as pool:
+        going = pool.submit(ask, client, max_tokens=400, n=12)
+        until(lambda: len(generator.jobs) == 12 and generator.jobs[0].generated > 2)
+        now = figures(url)
+        assert now["watchkeeper_model_running"] == 8
+        assert now["watchkeeper_model_waiting"] == 4
+        too_many = requests.post(f"{url}/chat/completions", json={"model": NAME, "messages": HELLO, "n": 5}, timeout=60)
+        assert too_many.status_code == 503
+        going.result()
 
 
 def test_text_parts_are_a_text(client: openai.OpenAI) -> None:
@@ -191,7 +280,10 @@ def test_models_and_health(url: str, client: openai.OpenAI) -> None:
         ({"top_p": "most"}, 400, "top_p", "invalid_value"),
         ({"max_tokens": 0}, 400, "max_tokens", "invalid_value"),
         ({"stop": list("abcde")}, 400, "stop", "invalid_value"),
-        ({"n": 2}, 400, "n", "unsupported_parameter"),
+        ({"n": 0}, 400, "n", "invalid_value"),
+        ({"n": 17}, 400, "n", "invalid_value"),
+        ({"logprobs": True, "top_logprobs": 21}, 400, "top_logprobs", "invalid_value"),
+        ({"top_logprobs": 2}, 400, "top_logprobs", "unsupported_parameter"),
         ({"frequency_penalty": 0.5}, 400, "frequency_penalty", "unsupported_parameter"),
         ({"tools": [{"type": "function"}]}, 400, "tools", "unsupported_parameter"),
         ({"response_format": {"type": "json_object"}}, 400, "response_format", "unsupported_parameter"),
@@ -248,11 +340,15 @@ def test_generation_that_fails_is_an_error_also_in_a_stream(
             list(ask(client, stream=True))
 
 
-def test_too_many_requests_are_told_when_to_come_again(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("watchkeeper.embedded.chat.MAX_IN_FLIGHT", 0)
-    response = requests.post(f"{url}/chat/completions", json={"model": NAME, "messages": HELLO}, timeout=60)
-    assert (response.status_code, response.json()["error"]["code"]) == (503, "overloaded")
-    assert response.headers["retry-after"] == "5"
+def test_more_answers_than_the_queue_takes_are_told_when_to_come_again(
+    checkpoint: Checkpoint, serving: Callable[[Starlette], AbstractContextManager[str]]
+) -> None:
+    with serving(Chat(NAME, checkpoint, Generator(checkpoint.model, ()), max_queue=2).application()) as url:
+        body = {"model": NAME, "messages": HELLO, "max_tokens": 2}
+        response = requests.post(f"{url}/chat/completions", json={**body, "n": 3}, timeout=60)
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "overloaded")
+        assert response.headers["retry-after"] == "5"
+        assert requests.post(f"{url}/chat/completions", json={**body, "n": 2}, timeout=60).status_code == 200
 
 
 def free_port() -> int:

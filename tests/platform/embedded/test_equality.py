@@ -16,13 +16,13 @@ from watchkeeper.embedded.answer import Event, Sampling
 from watchkeeper.embedded.checkpoint import Checkpoint, load
 from watchkeeper.embedded.generation import Generator
 
-pytestmark = pytest.mark.models
-
 QUESTIONS = (Path(__file__).parent / "questions.txt").read_text().splitlines()
 ASKED = int(os.environ.get("EQUALITY_QUESTIONS", "20"))
 TOKENS = 24
 TIE = 1e-3
 """Two logits nearer to each other than this may change places when sums are added up in another order."""
+
+pytestmark = [pytest.mark.models, pytest.mark.timeout(300 + 30 * ASKED)]
 
 
 def together(checkpoint: Checkpoint, prompts: list[list[int]]) -> list[list[int]]:

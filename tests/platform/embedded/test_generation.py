@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from watchkeeper.embedded.answer import Event, Sampling
 from watchkeeper.embedded.checkpoint import load
-from watchkeeper.embedded.generation import Generator, Job, draw
+from watchkeeper.embedded.generation import Generator
 
 pytestmark = pytest.mark.models
 
@@ -152,7 +150,7 @@ def test_a_prompt_whose_client_left_is_not_read_to_its_end(model: Any, plain: An
     longest: list[int] = []
 
     class Leaving(torch.nn.Module):
-        dtype = model.dtype
+        dtype, device = model.dtype, model.device
 
         def forward(self, **inputs: Any) -> Any:
             longest.append(int(inputs["position_ids"].max()))
@@ -173,7 +171,7 @@ class Failing(torch.nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        self.dtype = model.dtype
+        self.dtype, self.device = model.dtype, model.device
         self.fails = threading.Event()
 
     def forward(self, **inputs: Any) -> Any:
@@ -205,34 +203,3 @@ def test_stopping_ends_all_requests(model: Any, plain: Any) -> None:
         one.answer()
         assert one.finish == "error"
     assert not generator.alive
-
-
-def drawn(logits: torch.Tensor, n: int = 300, **sampling: float) -> list[int]:
-    job = Job([1], Sampling(max_tokens=1, seed=3, **sampling), lambda event: None)
-    return [draw(logits.unsqueeze(0), [job])[0] for _ in range(n)]
-
-
-def test_drawing_follows_the_probabilities() -> None:
-    share = torch.tensor(drawn(torch.tensor([0.6, 0.3, 0.1]).log(), n=2000)).bincount() / 2000
-    assert share.tolist() == pytest.approx([0.6, 0.3, 0.1], abs=0.04)
-
-
-def test_a_higher_temperature_is_flatter() -> None:
-    share = torch.tensor(drawn(torch.tensor([0.9, 0.1]).log(), n=2000, temperature=2.0)).bincount() / 2000
-    assert share.tolist() == pytest.approx([0.75, 0.25], abs=0.04)
-
-
-@given(st.lists(st.floats(-9, 9), min_size=2, max_size=700), st.floats(0, 1), st.sampled_from([1e-9, 0.3, 1.0, 2.0]))
-@settings(deadline=None, max_examples=60)
-def test_only_the_nucleus_is_drawn_from(values: list[float], top_p: float, temperature: float) -> None:
-    logits = torch.tensor(values)
-    likely = torch.softmax(logits / max(temperature, 1e-3), dim=-1)
-    for token in set(drawn(logits, n=20, top_p=top_p, temperature=temperature)):
-        more_likely = float(likely[likely > likely[token]].sum())
-        assert more_likely <= max(top_p, 0) + 1e-4
-
-
-def test_a_nucleus_wider_than_the_shortcut_is_whole() -> None:
-    """3000 equal tokens: the nucleus of .9 is 2700 of them, far more than the 512 that are looked at first."""
-    assert max(drawn(torch.zeros(3000), n=300, top_p=0.9)) > 512
-    assert len(set(drawn(torch.zeros(3000), n=900, top_p=0.9))) > 512
