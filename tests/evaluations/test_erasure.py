@@ -20,9 +20,11 @@ from watchkeeper.lake.feedback import feedback_rows
 from watchkeeper.lake.interactions import evaluation_row, to_arrow
 from watchkeeper.lake.lake import Lake
 from watchkeeper.record import Record, encode
+from watchkeeper.serving.cache import AnswerCache, Entry, Keys
 from watchkeeper.serving.labels import Labels
 from watchkeeper.serving.redact import Redactor
 from watchkeeper.serving.sessions import Sessions
+from watchkeeper.serving.wire import Delta
 from watchkeeper.settings import Collector, Mlflow, Settings
 from watchkeeper.telemetry.dead_letters import DeadLetter, DeadLetters
 from watchkeeper.telemetry.deliveries import Deliveries
@@ -32,7 +34,7 @@ from watchkeeper_evaluations.drift import without_words
 from watchkeeper_evaluations.erasure import Asked, NotErasable, erase, erasure, look, of_requests, of_user
 from watchkeeper_evaluations.erasure import selection as journal
 from watchkeeper_evaluations.erasure.selection import Selection
-from watchkeeper_evaluations.erasure.stores import STORES
+from watchkeeper_evaluations.erasure.stores import GIVING, STORES
 from watchkeeper_evaluations.erasure.words import erase_in_lake
 from watchkeeper_evaluations.window import Window
 
@@ -284,3 +286,16 @@ def test_selections_are_joined_and_kept_on_disk(tmp_path: Path) -> None:
     journal.end(tmp_path)
     journal.end(tmp_path)
     assert journal.begun(tmp_path) is None
+
+
+def test_gateways_forget_the_answers_they_keep_before_and_after_the_last_ones_arrive(settings: Settings) -> None:
+    kept = AnswerCache(settings.data, 3600.0, 10, 1_000_000, time.monotonic)
+    keys = Keys(b"a", None, kept.now())
+    kept.put(keys, Entry(ID(1), Delta(PLANTED, "stop")))
+    assert kept.get(b"a")
+    erase(settings, of_user("ana"), by="the test", sleep=lambda _: None)
+    assert kept.get(b"a") is None
+    kept.put(keys, Entry(ID(1), Delta(PLANTED, "stop")))
+    assert kept.get(b"a") is None, "a request that looked before the erasure keeps nothing"
+    names = [store.__name__ for store in (*GIVING, *STORES)]
+    assert names.count("answers") == 2

@@ -11,6 +11,7 @@ from typing import Final
 from watchkeeper.feedback import Feedback
 from watchkeeper.lake import erasure as lake_erasure
 from watchkeeper.lake.lake import Lake
+from watchkeeper.serving import cache
 from watchkeeper.serving.sessions import forget
 from watchkeeper.settings import Settings
 from watchkeeper.telemetry import erasure as spool_erasure
@@ -32,6 +33,11 @@ Store = Callable[[Settings, Selection, Report, bool], None]
 def sessions(settings: Settings, selection: Selection, report: Report, alone: bool) -> None:
     """The turns that gateways put before a question."""
     report.removed["sessions"] += forget(settings.data / "sessions.sqlite", selection.requests)
+
+
+def answers(settings: Settings, selection: Selection, report: Report, alone: bool) -> None:
+    """Those that gateways keep in memory to give them again: all go, as nobody knows whose question was like whose."""
+    cache.forget(settings.data)
 
 
 def traces_waiting(settings: Settings, selection: Selection, report: Report, alone: bool) -> None:
@@ -103,8 +109,8 @@ def collectors(settings: Settings, selection: Selection, report: Report, alone: 
 
 
 STORES: Final[tuple[Store, ...]] = (
-    *(sessions, traces_waiting, spool, dead_letters, lake, traces, datasets, runs, database, collectors),
+    *(sessions, answers, traces_waiting, spool, dead_letters, lake, traces, datasets, runs, database, collectors),
 )
 
-GIVING: Final[tuple[Store, ...]] = (sessions, traces_waiting)
+GIVING: Final[tuple[Store, ...]] = (sessions, answers, traces_waiting)
 """Those of them out of which texts come into new requests."""

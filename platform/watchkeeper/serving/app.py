@@ -176,6 +176,8 @@ class Gateway:
         record = freeze(journey, self.parts.redact)
         await self.spool.append(record)
         self.metrics.count(record)
+        if journey.cache:
+            self.metrics.recalled(journey.cache)
         return record.overhead_ms
 
     async def feedback(self, request: Request) -> Response:
@@ -263,6 +265,8 @@ class Gateway:
                 depth, settings.data, settings.spool_folder, settings.gateway.max_spool_bytes, time.time
             )
             self.metrics.spool(looked, self.spool.full is not None)
+        if self.parts.cache is not None:
+            self.metrics.cached(len(self.parts.cache), self.parts.cache.bytes)
         return Response(self.metrics.text(self.parts.in_flight), media_type="text/plain; version=0.0.4")
 
 

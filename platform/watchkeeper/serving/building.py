@@ -15,6 +15,7 @@ from watchkeeper.following import Followed
 from watchkeeper.release import Follower
 from watchkeeper.serving import calibration, preprocess
 from watchkeeper.serving.base import Base
+from watchkeeper.serving.cache import AnswerCache
 from watchkeeper.serving.guards import guards
 from watchkeeper.serving.knowledge import Knowledge
 from watchkeeper.serving.labels import labels
@@ -24,7 +25,7 @@ from watchkeeper.serving.sessions import Sessions
 from watchkeeper.serving.tokens import TokenCounter
 from watchkeeper.serving.upstreams import Upstreams
 from watchkeeper.serving.vectors import Embed
-from watchkeeper.settings import Settings
+from watchkeeper.settings import Settings, seconds
 from watchkeeper.telemetry.spool import Spool, SpoolBusy
 
 MOST_WORKERS = 1024
@@ -50,6 +51,7 @@ def build(settings: Settings, session: aiohttp.ClientSession, *, clock: Callable
         sessions=Sessions(settings.data / "sessions.sqlite"),
         guards=guards(settings),
         redact=Redactor(labels(settings)),
+        cache=_cache(settings, clock),
         upstreams=Upstreams(settings.all_upstreams, session, clock=clock, rng=rng),
         tokens=TokenCounter.open(_tokenizer(settings)),
         calibrations=lambda: calibrations.look(clock()) or (),
@@ -63,6 +65,13 @@ def _bases(settings: Settings, embed: Embed) -> Iterator[Base]:
         yield Base(given.folders, folder, embed, model)
     for base in given.bases:
         yield Base(base.folders, folder / base.name, embed, model, name=base.name, tenants=base.tenants, routes=base.routes)
+
+
+def _cache(settings: Settings, clock: Callable[[], float]) -> AnswerCache | None:
+    wanted = settings.cache
+    if not wanted.enabled:
+        return None
+    return AnswerCache(settings.data, seconds(wanted.ttl), wanted.max_entries, wanted.max_bytes, clock)
 
 
 def _tokenizer(settings: Settings) -> Path | None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from watchkeeper.record import Message, Record, Redact, Scalar, Source, Stage, StageStatus, Verdict
 from watchkeeper.release import Release
+from watchkeeper.serving.cache import Keys
 from watchkeeper.serving.calibration import Decision
 from watchkeeper.serving.check import Checker
 from watchkeeper.serving.choice import Choice, written_calls
@@ -67,7 +68,9 @@ class Journey:
     those before it, which cost `spent_usd`. `query`: the prompt's copy for retrieval. `prompt_tokens`, `answer_tokens`:
     what the messages have, and what an answer may have, for the upstream. `left_out`: how many stored messages, turns and
     passages did not fit. `index_version`: of the knowledge that its tenant and route may read, empty where there is none.
-    `cascade`: how hard the prompt is, where that decides who answers. `kept`: whether its record has been made."""
+    `cascade`: how hard the prompt is, where that decides who answers. `cache`: exact or near where an answer was given
+    again, that of the request `cache_source`; miss, bypass; empty where there is no cache. `kept`: whether its record has
+    been made."""
 
     request_id: str
     received_at: int
@@ -110,6 +113,9 @@ class Journey:
     status: int = 200
     embedding: bytes | None = None
     kept: bool = False
+    cache: str = ""
+    cache_keys: Keys | None = None
+    cache_source: str | None = None
     choices: list[Choice] = field(init=False)
     choice: Choice = field(init=False)
 

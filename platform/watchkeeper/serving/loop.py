@@ -9,7 +9,7 @@ each window of the answer before it leaves (stream.py).
 from collections.abc import AsyncGenerator
 from typing import Final
 
-from watchkeeper.serving import cascade
+from watchkeeper.serving import cascade, recall
 from watchkeeper.serving.choice import Piece
 from watchkeeper.serving.journey import Journey
 from watchkeeper.serving.parts import Parts
@@ -44,12 +44,14 @@ class Loop:
     async def answer(self, journey: Journey) -> None:
         """The whole journey of a plain request; what the client gets is `delivered` of each of the `journey.choices`."""
         await self._run(BEFORE, journey)
-        async for delta in self._generate(journey):
-            journey.take(delta)
-        for choice in journey.choices:
-            journey.choice = choice
-            journey.delivered = journey.answer
-            await self._run(AFTER, journey)
+        async with recall.alone(journey, self.parts):
+            async for delta in self._generate(journey):
+                journey.take(delta)
+            for choice in journey.choices:
+                journey.choice = choice
+                journey.delivered = journey.answer
+                await self._run(AFTER, journey)
+            recall.keep(journey, self.parts)
         await self._remember(journey)
 
     async def open(self, journey: Journey) -> AsyncGenerator[Piece, None]:
@@ -86,6 +88,7 @@ class Loop:
             await self._run((check.STAGE,), journey)
             async for piece in window.finish():
                 yield piece
+        recall.keep(journey, self.parts)
         await self._remember(journey)
 
     async def _run(self, stages: tuple[Stage, ...], journey: Journey) -> None:
@@ -105,9 +108,9 @@ class Loop:
                         raise Refused(503, f"{stage.name}_failed", f"the stage {stage.name} failed; try again") from error
 
     async def _generate(self, journey: Journey) -> AsyncGenerator[Delta, None]:
-        """The upstream's deltas, or in a cascade those of a second one; only the time spent waiting for them counts as
-        `generate`."""
-        deltas = cascade.answer(journey, self.parts)
+        """The upstream's deltas, in a cascade those of a second one, or a kept answer; only the time spent waiting for them
+        counts as `generate`."""
+        deltas = recall.answers(journey, self.parts, cascade.answer(journey, self.parts))
         try:
             while True:
                 with journey.step("generate") as span:

@@ -45,6 +45,13 @@ class Metrics:
         # Looked up once: by their labels they would be for each request, and that is most of what counting costs.
         self._stage: dict[str, Histogram] = {name: self._stages.labels(name) for name in STAGES}
         self._inputs, self._outputs = self._tokens.labels("input"), self._tokens.labels("output")
+        self._cache = Counter(
+            "watchkeeper_cache", "Requests, by what the cache had for them", ("result",), registry=registry
+        )
+        self._cached = {
+            "entries": Gauge("watchkeeper_cache_entries", "Answers that are kept", registry=registry),
+            "bytes": Gauge("watchkeeper_cache_bytes", "What they take, about", registry=registry),
+        }
         self._in_flight = Gauge("watchkeeper_in_flight", "Requests being served", registry=registry)
         self._spool = {name: Gauge(f"watchkeeper_spool_{name}", says, registry=registry) for name, says in SPOOL.items()}
         self._pending = Gauge("watchkeeper_sink_pending_rows", "Rows the sink does not have", ("sink",), registry=registry)
@@ -79,6 +86,15 @@ class Metrics:
     def traces(self, fate: str, count: int) -> None:
         """Counts other people's traces as they are done with: recorded, or no_request."""
         self._traces.labels(fate).inc(count)
+
+    def recalled(self, result: str) -> None:
+        """Counts a request by what the cache had for it: exact, near, miss, bypass."""
+        self._cache.labels(result).inc()
+
+    def cached(self, entries: int, size: int) -> None:
+        """How much is kept now."""
+        self._cached["entries"].set(entries)
+        self._cached["bytes"].set(size)
 
     def spool(self, depth: Depth, full: bool) -> None:
         """How the spool is now. What each sink has is the shipper's word: `shipper_silent_seconds` says how old it is."""

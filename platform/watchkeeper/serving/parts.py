@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from watchkeeper.encoder.client import EncoderClient
 from watchkeeper.release import Follower
+from watchkeeper.serving.cache import AnswerCache
 from watchkeeper.serving.calibration import Calibration
 from watchkeeper.serving.guard import Guard, Judgement
 from watchkeeper.serving.knowledge import Knowledge
@@ -17,7 +18,7 @@ from watchkeeper.settings import Settings
 
 @dataclass
 class Parts:
-    """`knowledge`: None where no folder is set. `calibrations`: of cascades, as they are now. `judged_passages`: what the
+    """`knowledge`: None where no folder is set. `cache`: None unless it is switched on. `calibrations`: of cascades, as they are now. `judged_passages`: what the
     guards said of passages that were seen before, by release digest and text: the knowledge
     base is the same for all requests."""
 
@@ -31,6 +32,7 @@ class Parts:
     upstreams: Upstreams
     tokens: TokenCounter
     calibrations: Callable[[], tuple[Calibration, ...]] = tuple
+    cache: AnswerCache | None = None
     in_flight: int = 0
     judged_passages: dict[tuple[str, str], Judgement] = field(default_factory=dict)
 

@@ -13,7 +13,7 @@ import msgspec
 from watchkeeper.serving.shapes import ImagePart, Message, StreamOptions
 from watchkeeper.serving.structured import SchemaRefused, Shape, shape_of
 
-OURS: Final = ("session", "user", "route", "tags")
+OURS: Final = ("session", "user", "route", "tags", "cache")
 MOST_CHOICES: Final = 16
 MOST_STOPS: Final = 16
 
@@ -43,12 +43,14 @@ def _shape(forwarded: dict[str, Any]) -> Shape | None:
 
 
 class Extension(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The `watchkeeper` field of a request."""
+    """The `watchkeeper` field of a request. `cache` false: the model is asked whatever is kept, and its answer is
+    not kept."""
 
     session: str | None = None
     user: str | None = None
     route: str = "default"
     tags: dict[str, str] = {}
+    cache: bool = True
 
 
 class Turn(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ serving.py, selecting.py, keeping.py, watching.py; the kinds of their values in 
 from watchkeeper.settings.keeping import Collector, Lake, Mlflow, Retention, Sampling
 from watchkeeper.settings.selecting import Cascade, Route, Signal
 from watchkeeper.settings.serving import (
+    Cache,
     Encoder,
     Gateway,
     Guards,
@@ -25,6 +26,7 @@ from watchkeeper.settings.watching import Alerts, Dashboard, Evaluations, Object
 __all__ = [
     "PREFIX",
     "Alerts",
+    "Cache",
     "Cascade",
     "Collector",
     "Dashboard",

@@ -117,6 +117,20 @@ class Preprocess(Section):
     truncate: Literal["oldest", "refuse"] = "oldest"
 
 
+class Cache(Section):
+    """Answers kept in the memory of each worker, for the same request of the same tenant; see serving/recall.py. `ttl`: how
+    long; `max_entries`, `max_bytes`: of one worker. `any_temperature`: also where the model was to vary its answers.
+    `near`: also for questions that differ in courtesies and articles only and whose embeddings have this `similarity`."""
+
+    enabled: bool = False
+    ttl: Duration = "1h"
+    max_entries: Annotated[int, Field(ge=1)] = 10_000
+    max_bytes: Annotated[int, Field(ge=100_000)] = 64_000_000
+    any_temperature: bool = False
+    near: bool = False
+    similarity: Annotated[float, Field(ge=0, le=1)] = 0.95
+
+
 class KnowledgeBase(Section):
     """Documents for some: `tenants` and `routes` whose requests may read them; none named: everybody's."""
 

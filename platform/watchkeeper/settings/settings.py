@@ -18,6 +18,7 @@ from pydantic_settings import SettingsError as EnvError
 from watchkeeper.settings.keeping import Collector, Lake, Mlflow, Retention, named_apart
 from watchkeeper.settings.selecting import EMBEDDED, CascadeForAll, Route, Routes
 from watchkeeper.settings.serving import (
+    Cache,
     Encoder,
     Gateway,
     Guards,
@@ -59,6 +60,7 @@ class Settings(BaseSettings):
     encoder: Encoder = Encoder()
     stages: Stages = Stages()
     preprocess: Preprocess = Preprocess()
+    cache: Cache = Cache()
     knowledge: Knowledge = Knowledge()
     guards: Guards = Guards()
     structured: Structured = Structured()

@@ -127,7 +127,7 @@ async def call(
         journey.upstream = upstream
         journey.attempts += 1
         begun = False
-        deltas = parts.upstreams.call(upstream, _body(journey, upstream, first, added))
+        deltas = parts.upstreams.call(upstream, body_of(journey, upstream, first, added))
         try:
             async for delta in deltas:
                 begun = True
@@ -142,7 +142,8 @@ async def call(
     raise failure
 
 
-def _body(journey: Journey, upstream: Upstream, first: int, added: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def body_of(journey: Journey, upstream: Upstream, first: int = 0, added: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """What an upstream is sent for the answers from `first` on, with messages that are added to the conversation."""
     request, defaults = journey.request, journey.release.parameters
     body: dict[str, Any] = {
         **request.forwarded,
@@ -187,6 +188,10 @@ def describe(journey: Journey, span: Span) -> None:
     span.attributes |= {"attempts": journey.attempts}
     if journey.upstream:
         span.attributes |= {"upstream": journey.upstream.name, "model": journey.answer_model or journey.upstream.model}
+    if journey.cache:
+        span.attributes["cache"] = journey.cache
+        if journey.cache_source:
+            span.attributes["cache_source"] = journey.cache_source
     if journey.finish_reason:
         span.attributes["finish_reason"] = journey.finish_reason
     if journey.request.stream and journey.first_delta_at is not None:
