@@ -13,14 +13,15 @@ from watchkeeper.serving.redact import Redactor
 from watchkeeper.serving.sessions import Sessions
 from watchkeeper.serving.tokens import TokenCounter
 from watchkeeper.serving.upstreams import Upstreams
+from watchkeeper.serving.vector_memory import VectorMemory
 from watchkeeper.settings import Settings
 
 
 @dataclass
 class Parts:
-    """`knowledge`: None where no folder is set. `cache`: None unless it is switched on. `calibrations`: of cascades, as they are now. `judged_passages`: what the
-    guards said of passages that were seen before, by release digest and text: the knowledge
-    base is the same for all requests."""
+    """`knowledge`: None where no folder is set. `cache`: None unless it is switched on. `calibrations`: of cascades, as they
+    are now. `vectors`: the encoder's, each text once. `judged_passages`: what the guards said of passages that were seen
+    before, by release digest and text: the knowledge base is the same for all requests."""
 
     settings: Settings
     releases: Follower
@@ -35,6 +36,10 @@ class Parts:
     cache: AnswerCache | None = None
     in_flight: int = 0
     judged_passages: dict[tuple[str, str], Judgement] = field(default_factory=dict)
+    vectors: VectorMemory = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.vectors = VectorMemory(self.encoder)
 
     def close(self) -> None:
         """Lets go of files and threads."""

@@ -52,7 +52,7 @@ async def embed(journey: Journey, parts: Parts, texts: list[str]) -> None:
     """Embeds what the journey has no embedding of yet. Raises `EncoderUnavailable`."""
     missing = [text for text in dict.fromkeys(texts) if text not in journey.embeddings]
     if missing:
-        journey.embeddings |= dict(zip(missing, await parts.encoder.embed(missing), strict=True))
+        journey.embeddings |= dict(zip(missing, await parts.vectors.of(missing), strict=True))
 
 
 def whole(journey: Journey, text: str) -> NDArray[np.float32] | None:
