@@ -118,5 +118,6 @@ def test_what_is_named_has_its_own_window(gateway: SimpleNamespace) -> None:
 def test_the_model_gets_the_original(gateway: SimpleNamespace) -> None:
     odd = "cafe\u0301 donâ€™t ze\u200bro ｆｕｌｌ \u202eleft"
     assert ask(gateway, [{"role": "user", "content": odd}]).status_code == 200
-    (body,) = [*gateway.small.bodies, *gateway.large.bodies]
-    assert body["messages"][-1]["content"] == odd
+    bodies = gateway.small.bodies + gateway.large.bodies
+    assert len(bodies) == 1
+    assert bodies[0]["messages"][-1]["content"] == odd
