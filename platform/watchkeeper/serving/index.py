@@ -21,12 +21,16 @@ from numpy.typing import NDArray
 from watchkeeper.record import Source
 from watchkeeper.serving import words
 from watchkeeper.serving.passages import Passage
+from watchkeeper.serving.preprocess import detect
+from watchkeeper.serving.spelling import Spelling
 
 K1: Final = 0.3
 B: Final = 0.2
 """BM25's own: a word's first occurrence nearly settles it, length hardly counts: passages are short and alike."""
 KEYWORDS: Final = 0.3
 """How far keywords raise the cosine: by this share of what is missing to 1."""
+SAMPLED: Final = 16
+"""Passages whose languages stand for those of the base."""
 _COURTESY_LIST: Final = """
     lot hello hi hei hey thank thanks ok okai pleas bye goodby morn greet
 """
@@ -36,10 +40,12 @@ Vectors = NDArray[np.float32]
 
 
 class Found(msgspec.Struct, frozen=True):
-    """Passages, best first. `degraded`: searched by keywords only, or not yet at all."""
+    """Passages, best first. `degraded`: searched by keywords only, or not yet at all. `spelling`: words of the question
+    that were taken for misspelt, each with the stem that was looked for besides."""
 
     sources: tuple[Source, ...]
     degraded: bool
+    spelling: tuple[tuple[str, str], ...] = ()
 
 
 class Index:
@@ -56,6 +62,7 @@ class Index:
         self._rarity = _rarity(terms)
         self._unknown = math.log(1 + (len(terms) + 0.5) / 0.5)
         self._bm25 = _bm25(terms) if self._rarity else None
+        self._spelling = Spelling(self._rarity.keys(), _languages(self.passages))
 
     def with_vectors(self, vectors: Vectors) -> "Index":
         """The same index, searched by meaning too."""
@@ -72,7 +79,9 @@ class Index:
         terms = _asked(query)
         if not self.passages or not terms:
             return Found((), degraded=bool(self.passages) and not fits)
-        scores = self._scores(terms, embedding if fits else None, words.unspaced(query))
+        spelling = self._spelling.meant(query) if not terms <= self._rarity.keys() else ()
+        meant = {words.stem(word): stem for word, stem in spelling}
+        scores = self._scores({meant.get(term, term) for term in terms}, embedding if fits else None, words.unspaced(query))
         sources: dict[str, Source] = {}
         for at in np.argsort(-scores, kind="stable"):
             if len(sources) >= k or scores[at] < min_score or scores[at] <= 0:
@@ -80,7 +89,7 @@ class Index:
             passage = self.passages[at]
             score = round(float(scores[at]), 4)
             sources.setdefault(passage.text, Source(passage.id, passage.title, score, passage.text))
-        return Found(tuple(sources.values()), degraded=not fits)
+        return Found(tuple(sources.values()), not fits, spelling)
 
     def _scores(self, terms: set[str], embedding: Vectors | None, unspaced: bool) -> Vectors:
         """(n,) scores in [0, 1]."""
@@ -120,6 +129,12 @@ def _asked(query: str) -> set[str]:
 def terms_of(passage: Passage) -> list[str]:
     """The terms by which a passage is found, repeated ones too. Interned: a base repeats few words many times."""
     return [sys.intern(term) for term in words.content(text_of(passage))]
+
+
+def _languages(passages: Sequence[Passage]) -> set[str]:
+    """The languages of some passages from all over the base."""
+    some = passages[:: max(len(passages) // SAMPLED, 1)]
+    return {language for passage in some if (language := detect(passage.text)[0])}
 
 
 def _rarity(terms: Sequence[Sequence[str]]) -> dict[str, float]:

@@ -42,16 +42,18 @@ class Reading:
         if len(self._indexed) == 1 and self._indexed[0] is not None:
             return self._indexed[0].index.search(query, embedding, k, min_score)
         sources: dict[str, Source] = {}
+        spelling: dict[tuple[str, str], None] = {}
         degraded = False
         for indexed in self._indexed:
             found = indexed.index.search(query, embedding, k, min_score) if indexed else Found((), degraded=True)
             degraded = degraded or found.degraded
+            spelling |= dict.fromkeys(found.spelling)
             for source in found.sources:
                 known = sources.get(source.text)
                 if known is None or known.score < source.score:
                     sources[source.text] = source
         best = sorted(sources.values(), key=lambda source: -source.score)
-        return Found(tuple(best[:k]), degraded)
+        return Found(tuple(best[:k]), degraded, tuple(spelling))
 
     def link(self, text: str) -> tuple[str, ...]:
         """The names of these bases that the text mentions, once each; see `Catalogue`."""

@@ -52,6 +52,8 @@ async def _search(journey: Journey, parts: Parts, span: Span, reading: Reading, 
     journey.entities = reading.link(parts.redact(journey.prompt)[0])
     if found.degraded:
         span.status = "degraded"
+    if found.spelling:
+        span.attributes["spelling"] = ", ".join(f"{word} → {stem}" for word, stem in found.spelling)
     span.attributes |= {
         "documents": len(journey.sources),
         "search": "keywords" if found.degraded or vector is None else "hybrid",
