@@ -1,7 +1,8 @@
 """The copy of a text that guards match on: what a reader sees, spelled in the plainest characters.
 
 Invisible and bidirectional characters go, tag characters become the ASCII they hide, the rest is NFKC with plain digits,
-dashes and quotes, and Cyrillic, Greek or Armenian look-alikes inside otherwise Latin words become Latin. `Scan` keeps
+dashes and quotes, small capitals and letters in signs become letters, strokes and heaps of marks through Latin letters go,
+and Cyrillic, Greek or Armenian look-alikes inside otherwise Latin words become Latin. `Scan` keeps
 where each character came from, so that a span found in the copy redacts the right characters of the original.
 Printable ASCII stays as it is. Linear in the length of the text. The model never sees this copy.
 """
@@ -9,6 +10,7 @@ Printable ASCII stays as it is. Linear in the length of the text. The model neve
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from string import ascii_uppercase
 from typing import Final
 
 import msgspec
@@ -35,13 +37,20 @@ _WORD = re.compile(r"[^\W\d_](?:[^\W\d_]|[\u0300-\u036f])*")
 
 _DASHES = "\u058a\u05be\u2010\u2011\u2012\u2013\u2014\u2015\u2043\u2212\ufe58\ufe63\uff0d"
 _QUOTES = {"'": "\u2018\u2019\u201a\u201b\u02bc\u2032\u00b4\uff07", '"': "\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb\uff02"}
+_SMALL_CAPITALS = dict(zip("ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ", "abcdefghijklmnoprstuvwyz", strict=True))
+_IN_SIGNS = {  # letters in black circles and squares, and those that flags are made of: NFKC leaves them
+    chr(first + number): letter for first in (0x1F150, 0x1F170, 0x1F1E6) for number, letter in enumerate(ascii_uppercase)
+}
 _DIGIT_ZEROS = "٠۰߀०০੦૦୦௦౦೦൦๐໐༠၀០᠐"  # the first of ten decimal digits each; others are folded by NFKC
 _PLAIN: Final = (
     dict.fromkeys(map(ord, _DASHES), "-")
     | {ord(fancy): plain for plain, fancies in _QUOTES.items() for fancy in fancies}
     | {ord(zero) + digit: str(digit) for zero in _DIGIT_ZEROS for digit in range(10)}
+    | {ord(small): letter for small, letter in _SMALL_CAPITALS.items()}
 )
 _FANCY = re.compile(f"[{''.join(map(chr, _PLAIN))}]")
+_SIGN = re.compile(f"[{''.join(_IN_SIGNS)}]")
+_STRUCK = re.compile("(?<=[A-Za-zÀ-ɏ])[\u0300-\u036f\u0488\u0489\u20d0-\u20f0]+")  # what is left once all was composed
 
 _FOREIGN = "аАвВеЕкКмМнНоОрРсСтТуУхХіІјЈѕЅԁԛԜԝһҺӏԍүѵΑαΒΕΖΗΙικΚΜΝοΟΡρΤτΥυνηΧχγωօոսցզհյտքɡɑıꓐꓚꓢ"
 _LATIN = "aABBeEkKMMHHoOpPcCtTyYxXiIjJsSdqWwhHlGyvAaBEZHIikKMNoOPpTtYuvnXxywonugqhjuqgaiBCS"
@@ -73,11 +82,11 @@ def scan(text: str) -> Scan:
     flat = _FANCY.sub(_flat, text)
     if flat != text and _is_plain(flat):  # quotes and dashes as typographers set them: each has become one character
         return Scan(flat, range(len(text) + 1))
-    copy, origins = _uncover(text)
-    copy, origins = _normalise(copy.translate(_PLAIN), origins)
+    copy, origins = _uncover(_SIGN.sub(lambda sign: _IN_SIGNS[sign[0]], text))
+    copy, origins = _bare(*_normalise(copy.translate(_PLAIN), origins))
     unmasked = _unmask(copy)
     if unmasked != copy:  # a Latin letter may now compose with a mark that its look-alike did not take
-        copy, origins = _normalise(unmasked, origins)
+        copy, origins = _bare(*_normalise(unmasked, origins))
     return Scan(copy) if copy == text else Scan(copy, origins)
 
 
@@ -94,7 +103,9 @@ def _is_plain(text: str) -> bool:
     """Whether the copy would equal the text; it does for most texts, so this is what has to be quick."""
     if text.isascii():
         return _HIDDEN_ASCII.search(text) is None
-    if _HIDDEN_NEAR.search(text) or _FANCY.search(text) or (_FAR.search(text) and _HIDDEN_FAR.search(text)):
+    if _HIDDEN_NEAR.search(text) or _FANCY.search(text) or _STRUCK.search(text):
+        return False
+    if _FAR.search(text) and (_HIDDEN_FAR.search(text) or _SIGN.search(text)):
         return False
     return unicodedata.is_normalized("NFKC", text) and _unmask(text) == text
 
@@ -137,6 +148,20 @@ def _normalise(text: str, origins: list[int]) -> tuple[str, list[int]]:
     pieces.append(text[done:])
     moved.extend(origins[done:])
     return "".join(pieces).translate(_PLAIN), moved
+
+
+def _bare(text: str, origins: list[int]) -> tuple[str, list[int]]:
+    """Without the strokes and marks on Latin letters that no language composes with them."""
+    pieces: list[str] = []
+    moved: list[int] = []
+    done = 0
+    for struck in _STRUCK.finditer(text):
+        pieces.append(text[done : struck.start()])
+        moved.extend(origins[done : struck.start()])
+        done = struck.end()
+    pieces.append(text[done:])
+    moved.extend(origins[done:])
+    return "".join(pieces), moved
 
 
 def _clusters(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
