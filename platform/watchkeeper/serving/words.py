@@ -21,6 +21,7 @@ _ANY: Final = re.compile(
     rf"\d+(?:[.,:]\d+)+|[{_UNSPACED}]+|(?:[^\W_{_UNSPACED}]|[{_MARKS}])+(?:'(?:[^\W_{_UNSPACED}]|[{_MARKS}])+)?"
 )
 _HAS_UNSPACED: Final = re.compile(f"[{_UNSPACED}]")
+_SPELLED: Final = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 _ACCENTS: Final = re.compile("[\u0300-\u036f]")
 _GROUPED: Final = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _VOWEL: Final = re.compile("[aeiouy]")
@@ -79,11 +80,12 @@ def content(text: str) -> list[str]:
 
 
 def size(text: str) -> int:
-    """How many words long a text is; two characters of an unspaced script count as one word."""
+    """How many words long a text is; of an unspaced script two characters count as one word, where they are an alphabet's
+    (Thai, Lao, Burmese, Khmer) five."""
     if text.isascii():
         return len(text.split())
-    unspaced = len(_HAS_UNSPACED.findall(text))
-    return len(_HAS_UNSPACED.sub(" ", text).split()) + (unspaced + 1) // 2
+    unspaced, spelled = len(_HAS_UNSPACED.findall(text)), len(_SPELLED.findall(text))
+    return len(_HAS_UNSPACED.sub(" ", text).split()) + (unspaced - spelled + 1) // 2 + (spelled + 4) // 5
 
 
 def unspaced(text: str) -> bool:

@@ -157,3 +157,31 @@ def test_indexing_and_searching_print_and_log_nothing(
 def test_the_same_search_gives_the_same_answer(keywords: Index) -> None:
     answers = {keywords.search("How do I book leave and a hotel?", None, 5, 0.0) for _ in range(5)}
     assert len(answers) == 1
+
+
+@pytest.mark.parametrize(
+    ("texts", "query"),
+    [
+        (
+            ["每位员工每年有二十七天带薪年假。", "差旅费用须在三十天内报销。", "笔记本电脑必须加密。"],
+            "我每年有多少天年假？",
+        ),
+        (
+            ["年次有給休暇は二十七日です。", "交通費は三十日以内に精算してください。", "パソコンは暗号化が必要です。"],
+            "有給休暇は何日ありますか？",
+        ),
+        (
+            ["พนักงานมีวันลาพักร้อนยี่สิบเจ็ดวันต่อปี", "ค่าเดินทางต้องเบิกภายในสามสิบวัน", "คอมพิวเตอร์ต้องเข้ารหัส"],
+            "ฉันมีวันลาพักร้อนกี่วัน",
+        ),
+        (
+            ["직원은 연간 27일의 연차 휴가가 있습니다.", "출장비는 30일 이내에 정산합니다.", "노트북은 암호화해야 합니다."],
+            "연차 휴가는 며칠인가요?",
+        ),
+    ],
+)
+def test_scripts_without_spaces_are_searched_by_keywords_alone(texts: list[str], query: str) -> None:
+    index = Index([Passage(f"a#{number}", "", text) for number, text in enumerate(texts)])
+    found = index.search(query, None, 1, 0.3)
+    assert [source.id for source in found.sources] == ["a#0"]
+    assert found.spelling == ()
