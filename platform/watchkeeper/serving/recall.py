@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from watchkeeper.serving.cache import Entry, Keys
+from watchkeeper.serving.cache import AnswerCache, Entry, Keys
 from watchkeeper.serving.journey import Journey
 from watchkeeper.serving.nearness import canonical
 from watchkeeper.serving.parts import Parts
@@ -30,26 +30,34 @@ GIVEN: Final = ("exact", "near")
 """What `journey.cache` is where an answer was given again."""
 
 
-@contextlib.asynccontextmanager
-async def alone(journey: Journey, parts: Parts) -> AsyncIterator[None]:
+def alone(journey: Journey, parts: Parts) -> contextlib.AbstractAsyncContextManager[None]:
     """Of the same requests at the same time one goes on at once; the others when its answer is kept, or will not be.
 
     Not for streams: by themselves they have their first words sooner.
     """
+    return contextlib.nullcontext() if parts.cache is None else _alone(journey, parts, parts.cache)
+
+
+@contextlib.asynccontextmanager
+async def _alone(journey: Journey, parts: Parts, cache: AnswerCache) -> AsyncIterator[None]:
     keys = _keys(journey, parts)
-    if parts.cache is None or keys is None or parts.cache.get(keys.exact) is not None:
+    if keys is None or cache.get(keys.exact) is not None:
         yield
-    elif (flight := parts.cache.flight(keys.exact)) is not None:
+    elif (flight := cache.flight(keys.exact)) is not None:
         with journey.step("generate"):  # nobody waits twice: answers that are not kept must not be asked for one by one
             await asyncio.wait((flight,))
         yield
     else:
-        with parts.cache.flying(keys.exact):
+        with cache.flying(keys.exact):
             yield
 
 
-async def answers(journey: Journey, parts: Parts, asked: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:
+def answers(journey: Journey, parts: Parts, asked: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:
     """The answer that is kept, in one piece; else those that `asked` brings."""
+    return asked if parts.cache is None else _answers(journey, parts, asked)
+
+
+async def _answers(journey: Journey, parts: Parts, asked: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:
     entry = _entry(journey, parts)
     if entry is not None:
         yield entry.answer
