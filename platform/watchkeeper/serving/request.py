@@ -176,7 +176,7 @@ def _decode(body: bytes) -> dict[str, Any]:
     except (msgspec.DecodeError, UnicodeDecodeError):
         # msgspec refuses escaped lone surrogates, which JSON allows and clients send; the standard library takes them.
         try:
-            plain = json.loads(body, parse_constant=_no_number)
+            plain = _sound(json.loads(body, parse_constant=_no_number))
         except (ValueError, RecursionError) as error:
             raise _bad(f"the body is not valid JSON: {error}", None) from None
     except RecursionError:
@@ -184,6 +184,19 @@ def _decode(body: bytes) -> dict[str, Any]:
     if not isinstance(plain, dict):
         raise _bad("the body must be a JSON object", None)
     return plain
+
+
+def _sound(value: Any, place: tuple[object, ...] = ()) -> Any:
+    """The body with U+FFFD for lone surrogates, which can be neither sent nor kept: but for messages' texts, of which
+    pre-processing does it and says so."""
+    if isinstance(value, str):
+        text = len(place) == 3 and (place[0], place[2]) == ("messages", "content")
+        return value if text or value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_sound(key): _sound(item, (*place, key)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_sound(item, (*place, at)) for at, item in enumerate(value)]
+    return value
 
 
 def _no_number(name: str) -> float:

@@ -117,3 +117,20 @@ JSON = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(KEYS
 def test_no_json_whatsoever_does_more_than_be_refused(plain: Any) -> None:
     with contextlib.suppress(Refused):
         parse(json.dumps(plain).encode("utf-8", "surrogatepass"))
+
+
+def test_lone_surrogates_are_made_sound_wherever_they_stand_but_in_texts_that_preprocessing_reads() -> None:
+    bad = "\\ud800"
+    call = '{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{\\"a\\": \\"' + bad + '\\"}"}}'
+    body = (
+        '{"model": "watchkeeper", "metadata": {"a' + bad + '": ["' + bad + '"]}, "user": "u' + bad + '", "messages": ['
+        '{"role": "user", "content": "hi ' + bad + ' \\ud83d\\ude00", "name": "n' + bad + '"},'
+        '{"role": "assistant", "content": null, "tool_calls": [' + call + "]}]}"
+    )
+    request = parse(body.encode())
+    assert request.turns[0].text == "hi \ud800 😀"
+    assert request.extension.user == "u\ufffd"
+    assert request.forwarded["metadata"] == {"a\ufffd": ["\ufffd"]}
+    sent = [{key: value for key, value in turn.body.items() if key != "content"} for turn in request.turns]
+    assert "\\ud800" not in json.dumps(sent)
+    assert "\\ufffd" in json.dumps(sent)
