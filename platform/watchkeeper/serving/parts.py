@@ -19,8 +19,8 @@ from watchkeeper.settings import Settings
 
 @dataclass
 class Parts:
-    """`knowledge`: None where no folder is set. `cache`: None unless it is switched on. `calibrations`: of cascades, as they
-    are now. `vectors`: the encoder's, each text once. `judged_passages`: what the guards said of passages that were seen
+    """`knowledge`: None where no folder is set. `cache`: None unless it is switched on. `calibrations`: those of cascades
+    now. `vectors`: the encoder's, each text once. `judged_passages`: what the guards said of passages that were seen
     before, by release digest and text: the knowledge base is the same for all requests."""
 
     settings: Settings
