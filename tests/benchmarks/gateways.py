@@ -40,7 +40,6 @@ model = "instant"
 base_url = "{upstream}"
 """
 CALLBACK: Final = "LiteLLM 1.106 with its MLflow callback"
-BARE: Final = "LiteLLM 1.106 bare, nothing logged"
 DRAIN_S: Final = 600.0
 
 
@@ -77,18 +76,18 @@ Runs = dict[int, list[Run]]
 
 def rows(quick: bool = False) -> Iterator[Row]:
     plan = QUICK if quick else Plan()
-    with tempfile.TemporaryDirectory() as name, _upstream(Path(name)) as upstream:
+    with tempfile.TemporaryDirectory() as name, upstream_server(Path(name)) as upstream:
         folder = Path(name)
         logged, unlogged, complete = _ours(folder, upstream, plan)
         theirs = _theirs(folder, upstream, plan)
-        for peer, runs in theirs.items():
-            yield from _against(logged, peer, runs, latency=peer == CALLBACK)
+        if theirs:
+            yield from _against(logged, theirs)
         for connections in CONNECTIONS:
             yield Row(
                 f"CPU of the gateway a request, {connections} connections",
-                _figure(logged, connections, lambda run: run.cpu_us, "µs"),
+                of_runs(logged, connections, lambda run: run.cpu_us, "µs"),
                 "ours without logging",
-                _figure(unlogged, connections, lambda run: run.cpu_us, "µs"),
+                of_runs(unlogged, connections, lambda run: run.cpu_us, "µs"),
             )
         answered = sum(run.load.answered for runs in logged.values() for run in runs)
         what = "requests complete in spool, MLflow and lake by `verify`, once drained"
@@ -96,29 +95,30 @@ def rows(quick: bool = False) -> Iterator[Row]:
         yield from _memory(folder, upstream, plan)
 
 
-def _against(ours: Runs, peer: str, theirs: Runs, *, latency: bool) -> Iterator[Row]:
+def _against(ours: Runs, theirs: Runs) -> Iterator[Row]:
     for connections in CONNECTIONS:
         of = f"{connections} connection{'s' if connections > 1 else ''}, all logged"
         yield Row(
             f"requests a second, {of}",
-            _figure(ours, connections, lambda run: run.load.rate, "/s"),
-            peer,
-            _figure(theirs, connections, lambda run: run.load.rate, "/s"),
+            of_runs(ours, connections, lambda run: run.load.rate, "/s"),
+            CALLBACK,
+            of_runs(theirs, connections, lambda run: run.load.rate, "/s"),
             less_is_better=False,
         )
-        for label, unit, of_run in LATENCY if latency else ():
-            mine, other = _figure(ours, connections, of_run, unit), _figure(theirs, connections, of_run, unit)
-            yield Row(f"{label}, {of}", mine, peer, other)
+        for label, unit, of_run in LATENCY:
+            mine, other = of_runs(ours, connections, of_run, unit), of_runs(theirs, connections, of_run, unit)
+            yield Row(f"{label}, {of}", mine, CALLBACK, other)
 
 
-def _figure(runs: Runs, connections: int, of: Callable[[Run], float], unit: str) -> Figure:
+def of_runs(runs: Runs, connections: int, of: Callable[[Run], float], unit: str) -> Figure:
     return figure([of(run) for run in runs[connections]], unit)
 
 
 @contextlib.contextmanager
-def _upstream(folder: Path) -> Iterator[str]:
+def upstream_server(folder: Path, sentences: int = 1) -> Iterator[str]:
+    """An upstream that answers at once. Yields its URL, which ends in /v1."""
     port = free_port()
-    command = [sys.executable, str(HERE / "upstream.py"), str(port)]
+    command = [sys.executable, str(HERE / "upstream.py"), str(port), str(sentences)]
     with process(command, f"http://127.0.0.1:{port}/", folder / "upstream.log"):
         yield f"http://127.0.0.1:{port}/v1"
 
@@ -133,21 +133,22 @@ def _ours(folder: Path, upstream: str, plan: Plan) -> tuple[Runs, Runs, int]:
             gateway(folder / "unlogged", toml, (str(HERE / "unlogged.py"),)) as (bare_url, bare_pid),
             shipper(home / "watchkeeper.toml"),
         ):
-            warm = _run((url, pid), 8, plan.requests / 4)
-            _run((bare_url, bare_pid), 8, plan.requests / 4)
+            warm = run((url, pid), 8, plan.requests / 4)
+            run((bare_url, bare_pid), 8, plan.requests / 4)
             logged: Runs = {connections: [] for connections in CONNECTIONS}
             unlogged: Runs = {connections: [] for connections in CONNECTIONS}
             for _ in range(plan.runs):
                 for connections in CONNECTIONS:
                     _drained(home)
-                    unlogged[connections].append(_run((bare_url, bare_pid), connections, plan.requests))
-                    logged[connections].append(_run((url, pid), connections, plan.requests))
+                    unlogged[connections].append(run((bare_url, bare_pid), connections, plan.requests))
+                    logged[connections].append(run((url, pid), connections, plan.requests))
             _drained(home)
         complete = _complete(home) - warm.load.answered
     return logged, unlogged, complete
 
 
-def _run(one: tuple[str, int], connections: int, most: float, seconds: float = 60.0, key: str = "") -> Run:
+def run(one: tuple[str, int], connections: int, most: float, seconds: float = 60.0, key: str = "") -> Run:
+    """`most` requests, or as many as `seconds` hold. Raises `RuntimeError` where one failed."""
     url, pid = one
     before = cpu_s(pid)
     done = load(url, connections, seconds=seconds, most=int(most), key=key)
@@ -177,25 +178,23 @@ def _complete(home: Path) -> int:
     return int(told["served"]) if done.returncode == 0 else 0
 
 
-def _theirs(folder: Path, upstream: str, plan: Plan) -> dict[str, Runs]:
-    """LiteLLM bare and with its callback; nothing, with a word on why, where it cannot be had."""
+def _theirs(folder: Path, upstream: str, plan: Plan) -> Runs:
+    """LiteLLM with its callback; nothing, with a word on why, where it cannot be had."""
     try:
         programs = peers.environment()
     except peers.PeerMissing as missing:
         print(f"without LiteLLM: {missing}", file=sys.stderr)
         return {}
     with mlflow_server(folder / "peer-server") as (mlflow, _):
-        return {
-            CALLBACK: _proxied(folder / "callback", programs, upstream, mlflow, plan),
-            BARE: _proxied(folder / "bare", programs, upstream, None, plan),
-        }
+        return proxied(folder / "callback", programs, upstream, mlflow, plan.runs, plan.seconds)
 
 
-def _proxied(folder: Path, programs: Path, upstream: str, mlflow: str | None, plan: Plan) -> Runs:
+def proxied(folder: Path, programs: Path, upstream: str, mlflow: str | None, runs: int, seconds: float) -> Runs:
+    """LiteLLM's proxy under load, logging to `mlflow` or nowhere."""
     with peers.proxy(folder, programs, upstream, mlflow) as one:
-        _run(one, 8, 50, key=peers.KEY)
+        run(one, 8, 50, key=peers.KEY)
         return {
-            connections: [_run(one, connections, 1e9, plan.seconds, peers.KEY) for _ in range(plan.runs)]
+            connections: [run(one, connections, 1e9, seconds, peers.KEY) for _ in range(runs)]
             for connections in CONNECTIONS
         }
 

@@ -77,11 +77,12 @@ def main() -> int:
     import gateways
     import grounding
     import lake
+    import serving
     import telemetry
 
     rows: list[Row] = []
     failed = 0
-    for part in (telemetry, gateways, lake, chat, grounding):
+    for part in (telemetry, gateways, serving, lake, chat, grounding):
         try:
             for row in part.rows():
                 print(f"{row.what}: {row.ours}", file=sys.stderr)

@@ -1,5 +1,5 @@
 """An upstream that answers at once: what a gateway costs is then all that is measured. Its own process:
-`python upstream.py PORT`. Speaks as much HTTP/1.1 as a client with kept connections needs."""
+`python upstream.py PORT [SENTENCES]`. Speaks as much HTTP/1.1 as a client with kept connections needs."""
 
 import asyncio
 import json
@@ -10,7 +10,9 @@ from typing import cast
 
 import uvloop
 
-ANSWER = "As a ******** you have 27 days of annual leave a year; up to 5 unused days may be carried over until 31 March."
+SENTENCE = "As a ******** you have 27 days of annual leave a year; up to 5 unused days may be carried over until 31 March."
+SENTENCES = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+ANSWER = " ".join([SENTENCE] + [SENTENCE.replace("********", "colleague")] * (SENTENCES - 1))
 COMPLETION = json.dumps(
     {
         "id": "chatcmpl-1",
