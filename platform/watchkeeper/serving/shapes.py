@@ -111,8 +111,17 @@ class JsonNote(TypedDict):
     error: str | None
 
 
+class Cited(TypedDict):
+    """A sentence of the content, [start, end) in characters, and the ids of the passages that carry it."""
+
+    start: int
+    end: int
+    sources: list[str]
+
+
 class About(TypedDict):
     """What an answer rests on and what the guards said of it. `left_out`: what of the conversation did not fit;
+    `no_hit`: nothing was found, and that is the answer; `below_min_support`: what was done about too little support;
     `category`, `rule`, `exposed_chars`: of an answer that was cut."""
 
     request_id: str
@@ -122,6 +131,9 @@ class About(TypedDict):
     sources: list[AnswerSource]
     entities: list[str]
     left_out: dict[str, int]
+    citations: NotRequired[list[Cited]]
+    no_hit: NotRequired[Literal["said"]]
+    below_min_support: NotRequired[Literal["annotated", "refused"]]
     logprobs: NotRequired[str]
     json: NotRequired[JsonNote]
     category: NotRequired[str]

@@ -20,6 +20,7 @@ _ASCII: Final = re.compile(r"\d+(?:[.,:]\d+)+|[a-z0-9]+(?:'[a-z]+)?")
 _ANY: Final = re.compile(
     rf"\d+(?:[.,:]\d+)+|[{_UNSPACED}]+|(?:[^\W_{_UNSPACED}]|[{_MARKS}])+(?:'(?:[^\W_{_UNSPACED}]|[{_MARKS}])+)?"
 )
+_IDEOGRAPH: Final = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _HAS_UNSPACED: Final = re.compile(f"[{_UNSPACED}]")
 _SPELLED: Final = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 _ACCENTS: Final = re.compile("[\u0300-\u036f]")
@@ -77,6 +78,11 @@ def tokens(text: str) -> list[str]:
 def content(text: str) -> list[str]:
     """The stems of all words that are not stop words, in order, repeated ones too."""
     return [stem(token) for token in tokens(text) if token not in STOP]
+
+
+def terms(text: str) -> list[str]:
+    """`content`, and each ideograph for itself: it means something alone, and many pairs lie across two words."""
+    return content(text) if text.isascii() else [*content(text), *_IDEOGRAPH.findall(fold(text))]
 
 
 def size(text: str) -> int:

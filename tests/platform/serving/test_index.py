@@ -185,3 +185,27 @@ def test_scripts_without_spaces_are_searched_by_keywords_alone(texts: list[str],
     found = index.search(query, None, 1, 0.3)
     assert [source.id for source in found.sources] == ["a#0"]
     assert found.spelling == ()
+
+
+CHINESE = [
+    Passage("工资#1", "工资", "工资在每月二十五日发放，如遇周末则提前到周五。"),
+    Passage("停车#1", "停车", "地下车库有六十个车位，访客请在前台登记车牌号码。"),
+    Passage("病假#1", "病假", "生病超过三天需要提供医生证明，并在第一天上午九点前通知主管。"),
+    Passage("宠物#1", "宠物", "每周五可以带狗来办公室，但会议室和食堂除外。"),
+    *(Passage(f"其他#{number}", "其他", f"第{number}条规定适用于全体员工。") for number in range(6)),
+]
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [("客人把车停在哪里？", "停车#1"), ("狗可以来吗？", "宠物#1"), ("得病要给医生的证明吗？", "病假#1")],
+)
+def test_chinese_is_found_by_pairs_and_by_single_characters(question: str, answer: str) -> None:
+    """Hardly a pair of the question stands in the passage: 把车停 and 车位, 得病 and 病假."""
+    found = Index(CHINESE).search(question, None, 2, 0.3)
+    assert [source.id for source in found.sources][:1] == [answer]
+
+
+@pytest.mark.parametrize("question", ["光速有多快？", "谁画了蒙娜丽莎？", "怎么学吉他？"])
+def test_chinese_questions_about_something_else_find_nothing(question: str) -> None:
+    assert Index(CHINESE).search(question, None, 2, 0.3).sources == ()

@@ -61,3 +61,9 @@ def test_size_counts_words_and_half_the_characters_of_unspaced_scripts() -> None
 @given(st.text())
 def test_any_text_gives_words_without_white_space(text: str) -> None:
     assert all(word and not any(char.isspace() for char in word) for word in words.content(text))
+
+
+def test_terms_are_content_and_each_ideograph() -> None:
+    assert words.terms("annual leave, of 2025") == words.content("annual leave, of 2025")
+    assert words.terms("年假") == ["年假", "年", "假"]
+    assert words.terms("かな") == words.content("かな")
