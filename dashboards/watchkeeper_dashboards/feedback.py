@@ -4,6 +4,7 @@ What is given goes to the gateway, which redacts it and keeps it, and comes back
 is an action, so it is offered on loopback only, where `delivery` lets no other page's request in.
 """
 
+import os
 from typing import Any, Final
 
 import dash_mantine_components as dmc
@@ -109,8 +110,10 @@ def send(settings: Settings, request_id: str, score: float, comment: str | None)
     """Gives one opinion to the gateway of the settings. What goes wrong is one line that says whether to try again."""
     url = settings.gateway.url
     body = {"request_id": request_id.strip(), "score": score} | ({"comment": comment} if comment else {})
+    key = os.environ.get(settings.dashboard.key_env) if settings.dashboard.key_env else None
+    headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
-        answer = requests.post(f"{url}/v1/feedback", json=body, timeout=TIMEOUT_S)
+        answer = requests.post(f"{url}/v1/feedback", json=body, headers=headers, timeout=TIMEOUT_S)
     except requests.ReadTimeout:
         return {"error": f"The gateway at {url} has not answered in time: see whether it appears here, then try again."}
     except requests.RequestException:

@@ -17,12 +17,13 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True):
     """One opinion on one answer: a `score` in [0, 1], 1 the best, or a `label`; never both.
 
     `feedback_id`: 32 hex digits. `request_id`: of the answer, 32 hex digits. `received_at`: when it was said, µs since the
-    epoch. `name`: what was judged.
+    epoch. `tenant`: of whoever said it. `name`: what was judged.
     """
 
     feedback_id: str
     request_id: str
     received_at: int
+    tenant: str = "default"
     name: str = NAME
     score: float | None = None
     label: str | None = None

@@ -1,6 +1,7 @@
 """`watchkeeper doctor`: looks at every part of this set-up and says, in a line each, what is wrong and what to do."""
 
 import contextlib
+import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -15,6 +16,9 @@ from watchkeeper.settings import Settings
 
 OVERDUE: Final = timedelta(minutes=30)
 """A schedule that is so long behind what it said it would do next is not running; a long backlog reports as it goes."""
+
+
+LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,61 @@ def _redaction(settings: Settings) -> Iterator[Finding]:
         yield Finding("redaction", "bad", str(error), "a gateway that is started now ends at once")
     else:
         yield Finding("redaction", "good", ", ".join([settings.redaction.default, *styles]))
+
+
+def _keys(settings: Settings) -> Iterator[Finding]:
+    from watchkeeper.serving.keys import KeysBroken, keys_of, read
+
+    try:
+        keys_of(settings)
+        keys = read(settings.keys_file)
+    except KeysBroken as error:
+        yield Finding("API keys", "bad", str(error), "a gateway that is started now ends at once")
+        return
+    host = settings.gateway.host
+    if keys is None:
+        if host in LOOPBACK:
+            yield Finding("API keys", "good", f"there is none, and only this machine reaches {host}")
+        else:
+            advice = 'watchkeeper keys add --tenant …, or gateway.host = "127.0.0.1"'
+            yield Finding(
+                "API keys", "bad", f"there is none: whoever reaches {host}:{settings.gateway.port} may ask", advice
+            )
+        return
+    good = sum(key.good(time.time()) for key in keys)
+    if settings.keys_file.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        detail = f"{settings.keys_file}: others than its owner can write it, and so let themselves in"
+        yield Finding("API keys", "bad", detail, f"chmod 600 {settings.keys_file}")
+    elif not good:
+        yield Finding("API keys", "bad", "all have ended: nobody may ask", "watchkeeper keys add --tenant …")
+    else:
+        tenants = len({key.tenant for key in keys if key.good(time.time())})
+        yield Finding("API keys", "good", f"{good} of {tenants} tenant{'s' if tenants > 1 else ''}")
+
+
+def _budgets(settings: Settings) -> Iterator[Finding]:
+    """Of tenants that may spend so much."""
+    from watchkeeper.serving.budgets import FILE_NAME, Budgets, BudgetsBroken
+
+    file = settings.data / FILE_NAME
+    if not file.exists():
+        return
+    try:
+        with contextlib.closing(Budgets(file, settings.tenants, None)) as budgets:
+            allowances = list(budgets.allowances())
+    except BudgetsBroken as error:
+        yield Finding("budgets", "bad", str(error), "a gateway that is started now ends at once")
+        return
+    for tenant, allowance in allowances:
+        for period, budget, spent in (
+            ("day", tenant.usd_per_day, allowance.day.usd),
+            ("month", tenant.usd_per_month, allowance.month.usd),
+        ):
+            if budget is not None:
+                detail = f"{spent:.2f} of {budget:g} USD a {period} (UTC) are spent"
+                near = spent >= tenant.alert_at * budget
+                advice = f"beyond it its requests get 429; see usd_per_{period} of [[tenants]]" if near else ""
+                yield Finding(f"budget {tenant.name}", "bad" if near else "good", detail, advice)
 
 
 def _servers(settings: Settings) -> Iterator[Finding]:
@@ -287,6 +346,8 @@ LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
         _release,
         _selection,
         _redaction,
+        _keys,
+        _budgets,
         _spool,
         _shipper,
         _lake,

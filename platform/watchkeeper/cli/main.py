@@ -14,7 +14,8 @@ from watchkeeper.cli.calibrate import app as calibrate
 from watchkeeper.cli.dataset import app as dataset
 from watchkeeper.cli.experiment import app as experiment
 from watchkeeper.cli.import_ import app as import_
-from watchkeeper.cli.options import ASK, IMPROVE, KEEP, ONE_PROCESS, WHOLE, Config, Data, Json, example
+from watchkeeper.cli.keys import app as keys
+from watchkeeper.cli.options import ADMIT, ASK, IMPROVE, KEEP, ONE_PROCESS, WHOLE, Config, Data, Json, example
 from watchkeeper.cli.release import app as release
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ app.add_typer(dataset, name="dataset", rich_help_panel=IMPROVE)
 app.add_typer(release, name="release", rich_help_panel=IMPROVE)
 app.add_typer(experiment, name="experiment", rich_help_panel=IMPROVE)
 app.add_typer(calibrate, name="calibrate", rich_help_panel=IMPROVE)
+app.add_typer(keys, name="keys", rich_help_panel=ADMIT)
 
 
 @app.command(rich_help_panel=WHOLE, epilog=example("watchkeeper up --config watchkeeper.toml"))

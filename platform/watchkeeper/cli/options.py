@@ -14,6 +14,7 @@ WHOLE = "Everything at once"
 ASK = "Ask"
 IMPROVE = "Make it better"
 KEEP = "Keep the data"
+ADMIT = "Say who may ask"
 
 
 def example(line: str) -> str:

@@ -167,6 +167,7 @@ FEEDBACK: Final = pa.schema(
         ("feedback_id", pa.string()),
         ("request_id", pa.string()),
         ("received_at", TIME),
+        ("tenant", pa.string()),
         ("name", pa.string()),
         ("score", pa.float64()),
         ("label", pa.string()),

@@ -22,11 +22,14 @@ from starlette.types import Receive, Scope, Send
 
 from watchkeeper.encoder.client import DIMENSION, EncoderUnavailable, TextRefused
 from watchkeeper.serving import completion, traces
+from watchkeeper.serving.access import caller_of, turned_away
+from watchkeeper.serving.admission import Admission
 from watchkeeper.serving.building import build, open_spool
 from watchkeeper.serving.embedding import wanted
 from watchkeeper.serving.failure import defect, freeze, log_defect, refuse
 from watchkeeper.serving.intake import Intake
 from watchkeeper.serving.journey import Journey
+from watchkeeper.serving.keys import Keys, keys_of
 from watchkeeper.serving.loop import Loop
 from watchkeeper.serving.metrics import Metrics
 from watchkeeper.serving.openapi import document
@@ -50,8 +53,9 @@ DISCONNECTED = 499
 class Gateway:
     """One gateway worker: the loop, the spool, and what is counted."""
 
-    def __init__(self, parts: Parts, spool: Spool, replica: str) -> None:
+    def __init__(self, parts: Parts, spool: Spool, replica: str, keys: Keys) -> None:
         self.parts = parts
+        self.keys = keys
         self.loop = Loop(parts)
         self.spool = spool
         self.replica = replica
@@ -86,6 +90,8 @@ class Gateway:
             release=release,
             clock=time.perf_counter,
             started=started,
+            tenant=caller_of(scope).tenant,
+            key=caller_of(scope).key,
             replica=self.replica,
             turns=list(asked.turns),
         )
@@ -95,11 +101,13 @@ class Gateway:
             await _until_disconnect(run(journey, scope, send), receive)
         finally:
             self.parts.in_flight -= 1
+            if self.parts.admission:
+                self.parts.admission.leave(journey, None)
 
     async def _plain(self, journey: Journey, scope: Scope, send: Send) -> None:
         try:
             await self.loop.answer(journey)
-            response = completion.answer(journey, _headers(journey.request_id, journey.release.id))
+            response = completion.answer(journey, _told(journey))
         except asyncio.CancelledError:
             await self._disconnected(journey)
             raise
@@ -116,7 +124,7 @@ class Gateway:
         except Exception as error:  # its record says what became of it
             await self._answer(journey, _refusal(journey, refuse(journey, error)), scope, send)
             return
-        headers = _headers(journey.request_id, journey.release.id)
+        headers = _told(journey)
         headers["x-watchkeeper-overhead-ms"] = f"{journey.overhead_ms:.3f}"
         try:
             await _deliver(send, completion.stream_start(headers))
@@ -174,6 +182,8 @@ class Gateway:
             return journey.overhead_ms
         journey.kept = True
         record = freeze(journey, self.parts.redact)
+        if self.parts.admission:
+            self.parts.admission.leave(journey, record)
         await self.spool.append(record)
         self.metrics.count(record)
         if journey.cache:
@@ -185,7 +195,13 @@ class Gateway:
         feedback_id, received_at = uuid.uuid4().hex, time.time_ns() // 1000
         try:
             body = await _body(request.receive, min(BODY_BYTES, self.parts.settings.gateway.max_body_bytes))
-            said = opinion(body, self.parts.redact, feedback_id=feedback_id, received_at=received_at)
+            said = opinion(
+                body,
+                self.parts.redact,
+                feedback_id=feedback_id,
+                received_at=received_at,
+                tenant=caller_of(request).tenant,
+            )
             await self.spool.append(said)
             response = completion.plain_json({"id": feedback_id, "request_id": said.request_id})
         except ClientDisconnect:
@@ -206,7 +222,8 @@ class Gateway:
         kind, limit = "", self.parts.settings.traces.max_body_bytes
         try:
             kind, packed = traces.form_of(request)
-            return await traces.take(self.intake, await _body(request.receive, limit), kind, packed, limit)
+            body = await _body(request.receive, limit)
+            return await traces.take(self.intake, body, kind, packed, limit, caller_of(request).tenant)
         except ClientDisconnect:
             return Response(status_code=DISCONNECTED)  # nobody is there to read it
         except Refused as refused:
@@ -219,7 +236,10 @@ class Gateway:
         """POST /v1/embeddings: the encoder's, for clients that want the same vectors."""
         try:
             asked = wanted(await _body(request.receive, self.parts.settings.gateway.max_body_bytes), DIMENSION)
-            vectors = np.concatenate([await self.parts.encoder.embed(batch) for batch in asked.batches()])
+            admission = self.parts.admission
+            tokens = asked.tokens(self.parts.tokens.text)
+            with admission.counted(caller_of(request).tenant, tokens) if admission else contextlib.nullcontext():
+                vectors = np.concatenate([await self.parts.encoder.embed(batch) for batch in asked.batches()])
         except ClientDisconnect:
             return Response(status_code=DISCONNECTED)  # nobody is there to read it
         except Refused as refused:
@@ -228,16 +248,17 @@ class Gateway:
             return completion.error(Refused(400, "invalid_value", f"input: {error}", param="input"), {})
         except EncoderUnavailable as away:
             return completion.error(Refused(503, "encoder_unavailable", str(away), retry_after=5), {})
-        tokens = asked.tokens(self.parts.tokens.text)
         return completion.embeddings(vectors, self.parts.settings.encoder.model, tokens, asked.packed)
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models."""
-        return completion.models(models(self.parts, self.parts.releases.champion().id))
+        known = models(self.parts, self.parts.releases.champion().id, caller_of(request).tenant)
+        return completion.models(known)
 
     async def model(self, request: Request) -> Response:
         """GET /v1/models/{model}."""
-        return completion.model(request.path_params["model"], models(self.parts, self.parts.releases.champion().id))
+        known = models(self.parts, self.parts.releases.champion().id, caller_of(request).tenant)
+        return completion.model(request.path_params["model"], known)
 
     async def openapi(self, request: Request) -> Response:
         """GET /openapi.json: what can be asked here, and what is answered."""
@@ -267,6 +288,8 @@ class Gateway:
             self.metrics.spool(looked, self.spool.full is not None)
         if self.parts.cache is not None:
             self.metrics.cached(len(self.parts.cache), self.parts.cache.bytes)
+        if self.parts.admission:
+            self.metrics.admission(self.parts.admission.queue.waiting, self.parts.admission.allowances())
         return Response(self.metrics.text(self.parts.in_flight), media_type="text/plain; version=0.0.4")
 
 
@@ -275,8 +298,12 @@ def _headers(request_id: str, release_id: str) -> dict[str, str]:
     return {"x-request-id": request_id, "x-watchkeeper-release": release_id}
 
 
+def _told(journey: Journey) -> dict[str, str]:
+    return _headers(journey.request_id, journey.release.id) | journey.limits
+
+
 def _refusal(journey: Journey, refused: Refused) -> Response:
-    return completion.error(refused, _headers(journey.request_id, journey.release.id))
+    return completion.error(refused, _told(journey))
 
 
 async def _body(receive: Receive, limit: int) -> bytes:
@@ -346,12 +373,20 @@ class Chat:
 
 
 class Application(Starlette):
-    """Starlette, but that chat requests come in by a door of their own: its middleware and routing would be 5% of each, and
-    have nothing to do for it."""
+    """Starlette, behind access.py. Chat requests come in by a door of their own: its middleware and routing would be 5% of
+    each, and have nothing to do for it."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == CHAT and scope["method"] == "POST":
-            await self.state.gateway.chat(scope, receive, send)
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        gateway: Gateway = self.state.gateway
+        refusal = turned_away(scope, gateway.keys)
+        if refusal is not None:
+            gateway.metrics.refused(refusal.status_code)
+            await refusal(scope, receive, send)
+        elif scope["path"] == CHAT and scope["method"] == "POST":
+            await gateway.chat(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
@@ -361,20 +396,24 @@ def application(settings: Settings) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        keys = keys_of(settings)
         spool, replica = open_spool(settings)
         connector = aiohttp.TCPConnector(limit=0)
         # No cookies: what an upstream sets for one client's request must not travel with another's.
         async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
             parts = build(settings, session, clock=time.monotonic, rng=random.Random())
-            gateway = app.state.gateway = Gateway(parts, spool, replica)
-            carrying = asyncio.create_task(gateway.intake.run())
+            gateway = app.state.gateway = Gateway(parts, spool, replica, keys)
+            parts.admission = Admission.open(settings, replica, time.monotonic)
+            working = [asyncio.create_task(gateway.intake.run()), asyncio.create_task(parts.admission.run())]
             try:
                 yield
             finally:
-                carrying.cancel()
-                await asyncio.gather(carrying, return_exceptions=True)
+                for task in working:
+                    task.cancel()
+                await asyncio.gather(*working, return_exceptions=True)
                 await spool.close()
                 await gateway.intake.close()
+                parts.admission.close()
                 parts.close()
 
     def handler(name: str) -> Callable[[Request], Awaitable[Response]]:

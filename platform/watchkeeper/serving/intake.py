@@ -76,15 +76,15 @@ class Intake:
         self._waiting = 0
         self._held: int | None = None
 
-    async def take(self, body: bytes, kind: str, *, packed: bool) -> Taken:
-        """Takes an export of a type (`spans.decoding.PROTOBUF` or `JSON`), `packed` with gzip. What it says is durable when
-        this returns. Raises `Unreadable`, `TooLarge`, `Busy`, `StagingUnavailable`.
+    async def take(self, body: bytes, kind: str, *, packed: bool, tenant: str = "default") -> Taken:
+        """Takes a tenant's export of a type (`spans.decoding.PROTOBUF` or `JSON`), `packed` with gzip. What it says is
+        durable when this returns. Raises `Unreadable`, `TooLarge`, `Busy`, `StagingUnavailable`.
         """
         if self._waiting >= MOST_WAITING:
             raise Busy
         self._waiting += 1
         try:
-            return await self._beside(lambda: self._take(body, kind, packed))
+            return await self._beside(lambda: self._take(body, kind, packed, tenant))
         finally:
             self._waiting -= 1
 
@@ -133,7 +133,7 @@ class Intake:
 
     # From here on: the thread.
 
-    def _take(self, body: bytes, kind: str, packed: bool) -> Taken:
+    def _take(self, body: bytes, kind: str, packed: bool, tenant: str) -> Taken:
         if packed:
             body = _unpacked(body, self._settings.traces.max_body_bytes)
         found, invalid = spans.spans_of(body, kind)
@@ -144,6 +144,7 @@ class Intake:
         for span in theirs:
             try:
                 part = spans.cleaned(spans.read(span), self._redact)
+                part.tenant = tenant
             except Exception as error:  # the other spans of the export are worth keeping
                 failed.append(error)
                 continue

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from watchkeeper.record import Message, Record, Redact, Scalar, Source, Stage, StageStatus, Verdict
 from watchkeeper.release import Release
+from watchkeeper.serving.allowance import Reservation
 from watchkeeper.serving.cache import Keys
 from watchkeeper.serving.calibration import Decision
 from watchkeeper.serving.check import Checker
@@ -79,6 +80,8 @@ class Journey:
     clock: Callable[[], float]
     started: float
     tenant: str = "default"
+    key: str = ""
+    """The id of the API key that it came with."""
     replica: str = ""
     upstream_name: str | None = None
     turns: list[Turn] = field(default_factory=list)
@@ -116,6 +119,11 @@ class Journey:
     cache: str = ""
     cache_keys: Keys | None = None
     cache_source: str | None = None
+    reservation: Reservation | None = None
+    seated: bool = False
+    """What it holds of its tenant's limits, and whether a place among those who are served."""
+    limits: dict[str, str] = field(default_factory=dict)
+    """The headers that say how its tenant's limits stand."""
     choices: list[Choice] = field(init=False)
     choice: Choice = field(init=False)
 

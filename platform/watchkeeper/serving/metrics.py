@@ -2,10 +2,13 @@
 workers is. No text of anyone's in it."""
 
 import math
+from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from watchkeeper.record import STAGES, Record
+from watchkeeper.serving.allowance import Allowance
+from watchkeeper.settings import Tenant
 from watchkeeper.telemetry.depth import Depth
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -53,6 +56,17 @@ class Metrics:
             "bytes": Gauge("watchkeeper_cache_bytes", "What they take, about", registry=registry),
         }
         self._in_flight = Gauge("watchkeeper_in_flight", "Requests being served", registry=registry)
+        self._turned_away = Counter(
+            "watchkeeper_refused", "Requests that were not admitted", ("tenant", "reason"), registry=registry
+        )
+        self._cost = Counter("watchkeeper_cost_usd", "What requests cost", ("tenant",), registry=registry)
+        self._waiting = Gauge("watchkeeper_queue_depth", "Requests that wait for their turn", registry=registry)
+        period = ("tenant", "period")
+        self._budget = Gauge("watchkeeper_budget_usd", "What a tenant may spend", period, registry=registry)
+        self._spent = Gauge(
+            "watchkeeper_budget_spent_usd", "What it has spent of it, by all workers", period, registry=registry
+        )
+        self._alarm = Gauge("watchkeeper_budget_alert", "1 from its share alert_at on", period, registry=registry)
         self._spool = {name: Gauge(f"watchkeeper_spool_{name}", says, registry=registry) for name, says in SPOOL.items()}
         self._pending = Gauge("watchkeeper_sink_pending_rows", "Rows the sink does not have", ("sink",), registry=registry)
         self._lag = Gauge("watchkeeper_sink_lag_seconds", "Age of the oldest of them", ("sink",), registry=registry)
@@ -68,6 +82,11 @@ class Metrics:
         for verdict in record.verdicts:
             if verdict.action != "pass":
                 self._verdicts.labels(verdict.guard, verdict.action).inc()
+        if record.cost_usd:
+            self._cost.labels(record.tenant).inc(record.cost_usd)
+        admit = record.stages[0] if record.stages else None
+        if admit is not None and "refused" in admit.attributes:
+            self._turned_away.labels(record.tenant, str(admit.attributes["refused"])).inc()
         self._inputs.inc(record.input_tokens)
         self._outputs.inc(record.output_tokens)
 
@@ -115,6 +134,19 @@ class Metrics:
             self._lag.labels(name).set(sink.lag_s or 0.0)
             self._done_in.labels(name).set(math.nan if sink.done_in_s is None else sink.done_in_s)
             self._failing.labels(name).set(sink.error is not None)
+
+    def admission(self, waiting: int, allowances: Iterable[tuple[Tenant, Allowance]]) -> None:
+        """How many wait, and how the budgets stand."""
+        self._waiting.set(waiting)
+        for tenant, allowance in allowances:
+            for period, budget, spent in (
+                ("day", tenant.usd_per_day, allowance.day.usd),
+                ("month", tenant.usd_per_month, allowance.month.usd),
+            ):
+                if budget is not None:
+                    self._budget.labels(tenant.name, period).set(budget)
+                    self._spent.labels(tenant.name, period).set(spent)
+                    self._alarm.labels(tenant.name, period).set(spent >= tenant.alert_at * budget)
 
     def text(self, in_flight: int) -> bytes:
         """All of it in the text exposition format."""

@@ -34,7 +34,7 @@ class FeedbackBody(msgspec.Struct, forbid_unknown_fields=True):
     user: str | None = None
 
 
-def opinion(body: bytes, redact: Redact, *, feedback_id: str, received_at: int) -> Feedback:
+def opinion(body: bytes, redact: Redact, *, feedback_id: str, received_at: int, tenant: str = "default") -> Feedback:
     """Request body → Feedback, its label, comment and user redacted. Raises `Refused` with status 400."""
     known = body_of(body, FeedbackBody)
     request_id = known.request_id.removeprefix(TRACE_PREFIX).lower()
@@ -61,6 +61,7 @@ def opinion(body: bytes, redact: Redact, *, feedback_id: str, received_at: int) 
         feedback_id=feedback_id,
         request_id=request_id,
         received_at=received_at,
+        tenant=tenant,
         name=name,
         score=known.score,
         label=cleaned(known.label),

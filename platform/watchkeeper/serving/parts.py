@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from watchkeeper.encoder.client import EncoderClient
 from watchkeeper.release import Follower
+from watchkeeper.serving.admission import Admission
 from watchkeeper.serving.cache import AnswerCache
 from watchkeeper.serving.calibration import Calibration
 from watchkeeper.serving.guard import Guard, Judgement
@@ -19,9 +20,10 @@ from watchkeeper.settings import Settings
 
 @dataclass
 class Parts:
-    """`knowledge`: None where no folder is set. `cache`: None unless it is switched on. `calibrations`: those of cascades
-    now. `vectors`: the encoder's, each text once. `judged_passages`: what the guards said of passages that were seen
-    before, by release digest and text: the knowledge base is the same for all requests."""
+    """`admission`: None where nobody is kept waiting or counted, as in replays. `knowledge`: None where no folder is set.
+    `cache`: None unless it is switched on. `calibrations`: those of cascades now. `vectors`: the encoder's, each text once.
+    `judged_passages`: what the guards said of passages that were seen before, by release digest and text: the knowledge
+    base is the same for all requests."""
 
     settings: Settings
     releases: Follower
@@ -34,6 +36,7 @@ class Parts:
     tokens: TokenCounter
     calibrations: Callable[[], tuple[Calibration, ...]] = tuple
     cache: AnswerCache | None = None
+    admission: Admission | None = None
     in_flight: int = 0
     judged_passages: dict[tuple[str, str], Judgement] = field(default_factory=dict)
     vectors: VectorMemory = field(init=False)

@@ -12,8 +12,9 @@ import msgspec
 
 from watchkeeper.serving.shapes import ImagePart, Message, StreamOptions
 from watchkeeper.serving.structured import SchemaRefused, Shape, shape_of
+from watchkeeper.settings import PRIORITIES
 
-OURS: Final = ("session", "user", "route", "tags", "cache")
+OURS: Final = ("session", "user", "route", "tags", "cache", "priority")
 MOST_CHOICES: Final = 16
 MOST_STOPS: Final = 16
 
@@ -44,13 +45,14 @@ def _shape(forwarded: dict[str, Any]) -> Shape | None:
 
 class Extension(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The `watchkeeper` field of a request. `cache` false: the model is asked whatever is kept, and its answer is
-    not kept."""
+    not kept. `priority`: None, its tenant's."""
 
     session: str | None = None
     user: str | None = None
     route: str = "default"
     tags: dict[str, str] = {}
     cache: bool = True
+    priority: Annotated[int, msgspec.Meta(ge=0, lt=PRIORITIES)] | None = None
 
 
 class Turn(msgspec.Struct, frozen=True):

@@ -35,10 +35,10 @@ def form_of(request: Request) -> tuple[str, bool]:
     return kind, packing == "gzip"
 
 
-async def take(intake: Intake, body: bytes, kind: str, packed: bool, limit: int) -> Response:
-    """Has an export taken in, and answers it. Raises `Refused`."""
+async def take(intake: Intake, body: bytes, kind: str, packed: bool, limit: int, tenant: str) -> Response:
+    """Has a tenant's export taken in, and answers it. Raises `Refused`."""
     try:
-        taken = await intake.take(body, kind, packed=packed)
+        taken = await intake.take(body, kind, packed=packed, tenant=tenant)
     except Unreadable as error:
         raise Refused(400, "invalid_body", str(error)) from None
     except TooLarge:

@@ -19,6 +19,7 @@ import uvicorn
 from watchkeeper.release import champion
 from watchkeeper.serving.app import application
 from watchkeeper.serving.connection import Connection
+from watchkeeper.serving.keys import keys_of
 from watchkeeper.serving.labels import labels
 from watchkeeper.settings import Settings
 
@@ -80,11 +81,12 @@ class Worker:
 def run(settings: Settings) -> None:
     """Serves until SIGTERM; answers what is in flight first.
 
-    Raises `ReleaseBroken` when what should serve cannot be read, `RedactionKeyBroken`, and, of several workers,
-    `PortTaken`: they would only die of it again and again.
+    Raises `ReleaseBroken` when what should serve cannot be read, `RedactionKeyBroken`, `KeysBroken`, and, of several
+    workers, `PortTaken`: they would only die of it again and again.
     """
     champion(settings.data)
     labels(settings)
+    keys_of(settings)
     gateway = settings.gateway
     if gateway.workers == 1:
         _serve(settings, None)

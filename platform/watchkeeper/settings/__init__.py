@@ -1,5 +1,6 @@
 """The settings: one frozen `Settings`, from `watchkeeper.toml` and the environment. Sections by what they are about:
-serving.py, selecting.py, keeping.py, watching.py; the kinds of their values in values.py; settings.py reads them."""
+serving.py, tenants.py, selecting.py, keeping.py, watching.py; the kinds of their values in values.py; settings.py reads
+them."""
 
 from watchkeeper.settings.keeping import Collector, Lake, Mlflow, Retention, Sampling
 from watchkeeper.settings.selecting import Cascade, Route, Signal
@@ -20,11 +21,13 @@ from watchkeeper.settings.serving import (
     Upstream,
 )
 from watchkeeper.settings.settings import PREFIX, Settings, SettingsError, as_toml, line_of, load
+from watchkeeper.settings.tenants import PRIORITIES, Tenant
 from watchkeeper.settings.values import seconds
 from watchkeeper.settings.watching import Alerts, Dashboard, Evaluations, Objectives, ScheduledJob
 
 __all__ = [
     "PREFIX",
+    "PRIORITIES",
     "Alerts",
     "Cache",
     "Cascade",
@@ -52,6 +55,7 @@ __all__ = [
     "Signal",
     "Stages",
     "Structured",
+    "Tenant",
     "Traces",
     "Upstream",
     "as_toml",

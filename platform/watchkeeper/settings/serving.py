@@ -15,7 +15,10 @@ MIN_SPOOL_BYTES: Final = 16_000_000
 
 class Gateway(Section):
     """`durability`: an answer outlives the process's death, or also the machine's. `max_spool_bytes`: what the files of all
-    workers may come to; near it, requests are refused until the shipper has made room."""
+    workers may come to; near it, requests are refused until the shipper has made room. `max_in_flight`, `max_queue`:
+    requests that one worker serves at a time, and that wait for their turn; none longer than `queue_limit_ms`, nor than
+    `queue_target_ms` once there have been some waiting for as long as that. `keys_file`: of API keys; None: `keys.json`
+    under `data`."""
 
     host: str = "127.0.0.1"
     port: Port = 8080
@@ -23,6 +26,10 @@ class Gateway(Section):
     durability: Literal["process", "power"] = "process"
     max_body_bytes: Annotated[int, Field(ge=1_000)] = 2_000_000
     max_in_flight: Annotated[int, Field(ge=1)] = 256
+    max_queue: Annotated[int, Field(ge=0)] = 256
+    queue_limit_ms: Annotated[float, Field(gt=0)] = 10_000
+    queue_target_ms: Annotated[float, Field(gt=0)] = 1_000
+    keys_file: Path | None = None
     max_spool_bytes: Annotated[int, Field(ge=MIN_SPOOL_BYTES)] = 4_000_000_000
 
     @property

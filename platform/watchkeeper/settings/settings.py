@@ -31,6 +31,7 @@ from watchkeeper.settings.serving import (
     Traces,
     Upstream,
 )
+from watchkeeper.settings.tenants import Tenant, told_apart
 from watchkeeper.settings.values import Home
 from watchkeeper.settings.watching import DEFAULT_JOBS, Alerts, Dashboard, Evaluations, Objectives, ScheduledJob, once_each
 
@@ -52,6 +53,7 @@ class Settings(BaseSettings):
     data: Path = Path(".watchkeeper")
     models: Home = Path("~/.cache/watchkeeper").expanduser()
     gateway: Gateway = Gateway()
+    tenants: Annotated[tuple[Tenant, ...], AfterValidator(told_apart)] = ()
     traces: Traces = Traces()
     upstreams: tuple[Upstream, ...] = ()
     routes: Routes = ()
@@ -89,6 +91,10 @@ class Settings(BaseSettings):
     @property
     def lake_uri(self) -> str:
         return self.lake.uri or str(self.data / "lake")
+
+    @property
+    def keys_file(self) -> Path:
+        return self.gateway.keys_file or self.data / "keys.json"
 
     @property
     def spool_folder(self) -> Path:

@@ -100,5 +100,8 @@ class Alerts(Section):
 
 
 class Dashboard(Section):
+    """`key_env`: the variable that holds the API key with which it gives feedback to a gateway that wants one."""
+
     host: str = "127.0.0.1"
     port: Port = 8050
+    key_env: str | None = None

@@ -15,8 +15,10 @@ from watchkeeper.cli.doctor import LOOKS, Finding
 from watchkeeper.lake.interactions import to_arrow
 from watchkeeper.lake.lake import Lake
 from watchkeeper.record import Record
+from watchkeeper.serving import keys
+from watchkeeper.serving.budgets import Budgets
 from watchkeeper.serving.calibration import FILE_NAME, Calibration
-from watchkeeper.settings import Cascade, Gateway, Route, Settings, Upstream
+from watchkeeper.settings import Cascade, Gateway, Route, Settings, Tenant, Upstream
 from watchkeeper.telemetry.dead_letters import DeadLetter, DeadLetters
 from watchkeeper.telemetry.shipper import ShipperStatus, SinkStatus
 from watchkeeper.telemetry.spool import Spool
@@ -184,3 +186,33 @@ def test_routes_and_cascades_say_where_they_lead(tmp_path: Path) -> None:
     by_hand = settings.model_copy(update={"routes": (), "cascade": cascade.model_copy(update={"difficulty": 0.6})})
     (finding,) = look(by_hand)
     assert (finding.state, finding.detail) == ("good", "the large model is asked from a difficulty of 0.6")
+
+
+def test_a_gateway_that_others_reach_wants_keys(tmp_path: Path) -> None:
+    (look,) = (look for look in LOOKS if look.__name__ == "_keys")
+    for host, state in (("127.0.0.1", "good"), ("localhost", "good"), ("0.0.0.0", "bad"), ("10.0.0.5", "bad")):
+        (finding,) = look(Settings(data=tmp_path, gateway=Gateway(host=host)))
+        assert (finding.part, finding.state) == ("API keys", state), host
+    made, _ = keys.add(tmp_path / "keys.json", "acme")
+    (finding,) = look(Settings(data=tmp_path, gateway=Gateway(host="0.0.0.0")))
+    assert (finding.state, finding.detail) == ("good", "1 of 1 tenant")
+    (tmp_path / "keys.json").chmod(0o622)
+    assert looked(tmp_path, "_keys")[0].state == "bad"
+    (tmp_path / "keys.json").chmod(0o600)
+    keys.revoke(tmp_path / "keys.json", made.id, 1.0)
+    assert looked(tmp_path, "_keys")[0].detail == "all have ended: nobody may ask"
+    (tmp_path / "keys.json").write_text("{")
+    assert looked(tmp_path, "_keys")[0].state == "bad"
+
+
+def test_a_budget_near_its_end_is_bad(tmp_path: Path) -> None:
+    (look,) = (look for look in LOOKS if look.__name__ == "_budgets")
+    tenant = Tenant(name="acme", usd_per_day=10.0, usd_per_month=1_000.0, alert_at=0.8)
+    settings = Settings(data=tmp_path, tenants=(tenant,))
+    assert list(look(settings)) == []
+    budgets = Budgets(tmp_path / "budgets", [tenant], 0)
+    for usd, states in ((7.0, ["good", "good"]), (1.0, ["bad", "good"])):
+        budgets.reserve("acme", 0, usd)
+        findings = list(look(settings))
+        assert [finding.state for finding in findings] == states
+    assert findings[0].detail == "8.00 of 10 USD a day (UTC) are spent"

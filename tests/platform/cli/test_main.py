@@ -14,9 +14,10 @@ COMMANDS = (
     *("up", "demo", "serve", "model", "encoder", "ship", "schedule", "evaluate", "dashboard", "verify", "doctor", "config"),
     *("compare", "gate", "retain", "compact"),
 )
-GROUPS = ("dataset", "experiment", "import", "release")
+GROUPS = ("dataset", "experiment", "import", "keys", "release")
 """Commands that have commands."""
 RELEASE = tuple(f"release {name}" for name in ("list", "register", "show", "diff", "promote", "rollback"))
+KEYS = tuple(f"keys {name}" for name in ("add", "list", "revoke"))
 NEEDY = ("evaluate", "compare")
 """They say first what they are to be told."""
 
@@ -33,7 +34,7 @@ def test_help_lists_every_command() -> None:
     assert [command for command in (*COMMANDS, *GROUPS) if f" {command} " not in shown] == []
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, *GROUPS, *RELEASE])
+@pytest.mark.parametrize("command", [*COMMANDS, *GROUPS, *RELEASE, *KEYS])
 def test_each_command_has_help_with_an_example(command: str) -> None:
     shown = type_in(*command.split(), "--help")
     assert shown.returncode == 0
@@ -70,7 +71,7 @@ def test_config_is_one_document_with_every_section(tmp_path: Path) -> None:
     assert document["mlflow"]["experiment"] == "watchkeeper"
 
 
-READY = (*(command for command in COMMANDS if command not in NEEDY), "release list", "experiment list")
+READY = (*(command for command in COMMANDS if command not in NEEDY), "release list", "experiment list", "keys list")
 
 
 @pytest.mark.parametrize("command", READY)
@@ -99,6 +100,12 @@ def test_wrong_settings_are_one_line_and_exit_2(command: str, tmp_path: Path) ->
         (["experiment", "run", "--dataset", "refunds"], "--release"),
         (["experiment", "run", "--dataset", "refunds", "--release", "1", "--repeats", "0"], "--repeats"),
         (["experiment", "show", "nothing"], "no finished experiment 'nothing'"),
+        (["keys", "add"], "--tenant"),
+        (["keys", "add", "--tenant", "a b"], "--tenant: a tenant's name"),
+        (["keys", "add", "--tenant", "a", "--expires", "soon"], "--expires"),
+        (["keys", "add", "--tenant", "a", "--expires", "2020-01-01"], "2020-01-01 is over"),
+        (["keys", "add", "--tenant", "a", "--role", "king"], "--role"),
+        (["keys", "revoke", "nothing"], "there is no key 'nothing'"),
         (["compare", "watchkeeper@1"], "Missing argument"),
         (["gate", "watchkeeper@1"], "name the candidate too"),
         (["gate", "--policy", "nowhere.toml"], "nowhere.toml"),

@@ -13,8 +13,10 @@ from starlette.requests import Request
 from watchkeeper.feedback import Feedback
 from watchkeeper.record import Record
 from watchkeeper.release import Follower
+from watchkeeper.serving.access import CALLER
 from watchkeeper.serving.app import Gateway
 from watchkeeper.serving.choice import Piece
+from watchkeeper.serving.keys import ANYBODY, Keys
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.redact import Redactor
 from watchkeeper.serving.request import Refused
@@ -69,7 +71,7 @@ def gateway_on(spool: Kept, redact: Any = None) -> Gateway:
         upstreams=cast(Any, None),
         tokens=cast(Any, None),
     )
-    return Gateway(parts, cast(Spool, spool), "gateway-0")
+    return Gateway(parts, cast(Spool, spool), "gateway-0", Keys(Path("nowhere")))
 
 
 def ask(
@@ -95,7 +97,14 @@ def ask(
                 raise OSError("the client is gone")
             sent.append(message)
 
-        scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": [], "query_string": b""}
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/chat/completions",
+            "headers": [],
+            "query_string": b"",
+            CALLER: ANYBODY,
+        }
         await gateway.chat(scope, receive, send)
 
     asyncio.run(run())
@@ -152,7 +161,14 @@ def tell(body: bytes, *, full: bool = False, redact: Any = None) -> tuple[list[A
         async def receive() -> Any:
             return {"type": "http.request", "body": body, "more_body": False}
 
-        scope = {"type": "http", "method": "POST", "path": "/v1/feedback", "headers": [], "query_string": b""}
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/feedback",
+            "headers": [],
+            "query_string": b"",
+            CALLER: ANYBODY,
+        }
         return await gateway.feedback(Request(scope, receive))
 
     response = asyncio.run(run())

@@ -299,6 +299,6 @@ async def test_a_staging_file_that_cannot_be_written_says_when_to_come_again(tmp
     (tmp_path / "traces.sqlite").write_bytes(b"torn " * 1000)
     async with opened(tmp_path, Clock()) as intake:
         with pytest.raises(Refused) as refused:
-            await traces.take(intake, spans(call(1)), PROTOBUF, packed=False, limit=1000)
+            await traces.take(intake, spans(call(1)), PROTOBUF, packed=False, limit=1000, tenant="default")
     assert (refused.value.status, refused.value.retry_after) == (503, traces.RETRY_S)
     assert traces.refusal(refused.value, PROTOBUF).headers["retry-after"] == "5"

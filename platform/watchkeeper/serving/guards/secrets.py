@@ -75,6 +75,7 @@ _PREFIXES: Final = {  # what detect-secrets does not know: what a token holds, i
     "mailgun": ("key-", r"key-[a-f0-9]{32}"),
     "pulumi": ("pul-", r"pul-[a-f0-9]{40}"),
     "rubygems": ("rubygems_", r"rubygems_[a-f0-9]{48}"),
+    "watchkeeper": ("wk_", r"wk_[a-p]{12}_[\w-]{43}"),
     "age": ("age-secret-key-1", r"AGE-SECRET-KEY-1[A-Z0-9]{50,}"),
 }
 _REST = r"[\w+/=-]{0,256}"  # a token is taken out whole, whatever length its issuer gives it next year

@@ -1,4 +1,5 @@
-"""admit: is there room, and which release serves? Refuses when too much is in flight, and a model that nobody serves."""
+"""admit: which release serves, may this tenant have it, and when is its turn? Refuses a model that nobody serves, and what
+is beyond a tenant's limits or the gateway's (admission.py)."""
 
 from watchkeeper.serving.journey import Journey, Span
 from watchkeeper.serving.parts import Parts
@@ -9,10 +10,9 @@ from watchkeeper.serving.stages.stage import Stage
 
 async def _run(journey: Journey, parts: Parts, span: Span) -> None:
     span.attributes |= {"tenant": journey.tenant, "in_flight": parts.in_flight}
-    limit = parts.settings.gateway.max_in_flight
-    if parts.in_flight > limit:
-        raise Refused(429, "rate_limit_exceeded", f"more than {limit} requests are in flight; try again", retry_after=1)
     _select(journey, parts, span)
+    if parts.admission is not None:
+        await parts.admission.enter(journey, span)
 
 
 def _select(journey: Journey, parts: Parts, span: Span) -> None:
@@ -23,7 +23,7 @@ def _select(journey: Journey, parts: Parts, span: Span) -> None:
     route = parts.settings.route(who.route)
     selected = select(asked, route, journey.release, parts.releases, parts.upstreams, drawn_for)
     if selected is None:
-        known = ", ".join(models(parts, journey.release.id))
+        known = ", ".join(models(parts, journey.release.id, journey.tenant))
         raise Refused(
             404, "model_not_found", f"model: nothing here serves {asked[:100]!r}; there is {known}", param="model"
         )
@@ -35,10 +35,12 @@ def _select(journey: Journey, parts: Parts, span: Span) -> None:
         span.status, span.attributes["missing"] = "degraded", selected.missing
 
 
-def models(parts: Parts, release: str) -> list[str]:
+def models(parts: Parts, release: str, tenant: str) -> list[str]:
     """The names that a request's `model` may have; `release` is the champion's."""
     others = (name for name in parts.releases.ids() if name != release)
-    return [CHAMPION, release, *others, *(upstream.name for upstream in parts.upstreams.all)]
+    names = [CHAMPION, release, *others, *(upstream.name for upstream in parts.upstreams.all)]
+    allowed = None if parts.admission is None else parts.admission.of(tenant).models
+    return names if allowed is None else [name for name in names if name in allowed]
 
 
 STAGE = Stage("admit", _run, on_error="closed")

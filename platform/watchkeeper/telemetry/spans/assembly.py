@@ -8,7 +8,8 @@
     stages          calls → generate, retrievers → ground, embeddings → embed, guardrails → guard_in before the last call
                     and guard_out after it; each summed up, as in the gateway; nothing else is a stage of ours
 
-A call inside a call (a framework's around the client's) is one: the inner one counts. Knows nothing of dialects, and
+A call inside a call (a framework's around the client's) is one: the inner one counts. A trace is the tenant's who sent its
+root, or else its first part; what another sent under the same id is no part of it. Knows nothing of dialects, and
 nothing of where parts are kept.
 """
 
@@ -37,7 +38,7 @@ class Trace(NamedTuple):
 def assemble(request_id: str, parts: Iterable[Part], *, source: Origin, arrived_at: int) -> Record | None:
     """One record; None where no model was called and nobody was asked anything. `arrived_at`: µs; the time of a request
     whose own clock is ahead of ours, a week behind, or silent."""
-    trace = _sorted(parts)
+    trace = _of_one_tenant(_sorted(parts))
     root, calls = trace.root, trace.calls
     if not calls and not (root is not None and root.kind != "foreign" and root.told):
         return None
@@ -55,6 +56,7 @@ def assemble(request_id: str, parts: Iterable[Part], *, source: Origin, arrived_
     return Record(
         request_id=request_id,
         received_at=begun // 1000 if arrived_at - OLDEST <= begun // 1000 <= arrived_at else arrived_at,
+        tenant=_first(trace, "tenant"),
         user=_first(trace, "user") or None,
         session=_first(trace, "session") or None,
         route=_first(trace, "service") or "default",
@@ -92,6 +94,13 @@ def _sorted(parts: Iterable[Part]) -> Trace:
     around = _with_a_call_inside(ordered)
     calls = sorted((part for part in calls if part.span_id not in around), key=lambda part: (part.end, part.start))
     return Trace(roots[0] if roots else None, calls, ordered)
+
+
+def _of_one_tenant(trace: Trace) -> Trace:
+    owner = _first(trace, "tenant")
+    if all(part.tenant == owner for part in trace.parts):
+        return trace
+    return _sorted(part for part in trace.parts if part.tenant == owner)
 
 
 def _with_a_call_inside(parts: Sequence[Part]) -> set[str]:

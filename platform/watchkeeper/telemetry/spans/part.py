@@ -29,11 +29,12 @@ _CODE: Final = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*\.)*([A-Za-z_][A-Za-z0-9_-]
 
 
 class Part(msgspec.Struct, kw_only=True):
-    """Times in ns since the epoch; `first_token_at`: 0 where it is not known. `asked`, `answered`: what went in and came
-    out, as texts of people's, where the span says so. `error`: a short code, never a text. `redactions`: what was taken
-    out of `asked` and `answered`, by category."""
+    """`tenant`: who sent it. Times in ns since the epoch; `first_token_at`: 0 where it is not known. `asked`, `answered`:
+    what went in and came out, as texts of people's, where the span says so. `error`: a short code, never a text.
+    `redactions`: what was taken out of `asked` and `answered`, by category."""
 
     span_id: str
+    tenant: str = "default"
     parent_id: str = ""
     place: Place = "inside"
     kind: Kind = "foreign"
