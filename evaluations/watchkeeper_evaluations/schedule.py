@@ -25,7 +25,7 @@ from watchkeeper import cron
 from watchkeeper.lake.lake import Lake, LakeUnavailable
 from watchkeeper.settings import ScheduledJob, Settings, seconds
 from watchkeeper.tracking import Tracking
-from watchkeeper_evaluations import alerts, backlog, schedule_status
+from watchkeeper_evaluations import alerts, backlog, schedule_status, spending
 from watchkeeper_evaluations.backlog import SETTLE_S, Reach
 from watchkeeper_evaluations.catch_up import Order, Report, catch_up
 from watchkeeper_evaluations.job import JOBS, utc_now
@@ -89,13 +89,14 @@ class Schedule:
             self.jobs[job.job] = _Known(Timetable.of(job), status=status)
 
     def round(self, names: Iterable[str], next_runs: Callable[[str], datetime | None] = lambda name: None) -> set[str]:
-        """Does what is due for these jobs, tells the webhook, and returns the jobs to look at again soon, with `WEBHOOK` if
-        it was not told. Raises nothing that time may heal."""
+        """Does what is due for these jobs, looks what tenants spend, tells the webhook, and returns the jobs to look at
+        again soon, with `WEBHOOK` if it was not told. Raises nothing that time may heal."""
         again: set[str] = set()
         try:
             work, again = self._due(sorted(set(names), key=list(self.jobs).index))
             if work is not None:
                 again |= self._run(*work)
+            spending.look(self._settings, self._lake, self._clock())
         except LakeUnavailable as error:
             _log.warning("%s; it is tried again", error)
             again = set(names)

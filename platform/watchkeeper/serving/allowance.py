@@ -8,13 +8,16 @@ A bucket holds a minute's worth: within 60 s a tenant can have twice its limit a
 """
 
 import math
+from array import array
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from watchkeeper.settings import Tenant
 
 MINUTE_S: Final = 60.0
+DAY_S: Final = 86_400
 WORKERS: Final = 64
 """Workers of a gateway that share an allowance, at most."""
 
@@ -29,13 +32,16 @@ class Bucket:
 
     def flow(self, capacity: float, now: float) -> None:
         """What has come in since. A clock that went back brings nothing."""
-        self.give(capacity * max(0.0, now - self.at) / MINUTE_S, capacity)
+        if now > self.at:
+            self.give(capacity * (now - self.at) / MINUTE_S, capacity)
         self.at = now
 
     def give(self, amount: float, capacity: float) -> None:
-        paid = min(self.owed, amount)
-        self.owed -= paid
-        self.level = min(capacity, self.level + amount - paid)
+        if self.owed:
+            paid = min(self.owed, amount)
+            self.owed -= paid
+            amount -= paid
+        self.level = min(capacity, self.level + amount)
 
     def charge(self, amount: float) -> None:
         """Takes what is there, and owes the rest."""
@@ -73,7 +79,7 @@ class Allowance:
     tokens: Bucket
     day: Spend = field(default_factory=Spend)
     month: Spend = field(default_factory=Spend)
-    running: list[int] = field(default_factory=lambda: [0] * WORKERS)
+    running: "array[int]" = field(default_factory=lambda: array("H", bytes(2 * WORKERS)))
 
 
 class Reservation(NamedTuple):
@@ -108,10 +114,12 @@ def opened(limits: Tenant, now: float) -> Allowance:
 
 
 def bring_up(allowance: Allowance, limits: Tenant, now: float) -> None:
-    """The allowance as it is at `now`."""
-    allowance.requests.flow(limits.requests_per_minute or 0, now)
-    allowance.tokens.flow(limits.tokens_per_minute or 0, now)
-    day, month = _periods(now)
+    """The allowance as it is at `now`. A bucket without a limit stands still, and so is full when it gets one."""
+    if limits.requests_per_minute is not None:
+        allowance.requests.flow(limits.requests_per_minute, now)
+    if limits.tokens_per_minute is not None:
+        allowance.tokens.flow(limits.tokens_per_minute, now)
+    day, month = _periods(int(now // DAY_S))
     allowance.day.turn(day)
     allowance.month.turn(month)
 
@@ -213,9 +221,10 @@ def _denied(allowance: Allowance, limits: Tenant, now: float, tokens: float, usd
     return found
 
 
-def _periods(now: float) -> tuple[int, int]:
-    """Day and month of a time, as 20261129 and 202611."""
-    at = datetime.fromtimestamp(now, UTC)
+@lru_cache(maxsize=4)
+def _periods(days: int) -> tuple[int, int]:
+    """Day and month, as 20261129 and 202611, so many days after the epoch."""
+    at = datetime.fromtimestamp(days * DAY_S, UTC)
     month = at.year * 100 + at.month
     return month * 100 + at.day, month
 

@@ -1,20 +1,20 @@
 """The allowances of all tenants that have limits, in one file that the workers of a gateway share.
 
 A record of fixed size a tenant, read, changed and written under the file's lock: four system calls, some microseconds, and
-every worker sees every other's requests at once, so limits hold exactly. Rejected: SQLite (many times that, twice a
-request), and leases of a part for each worker (a tenant is refused while another worker sits on what is left).
+every worker sees every other's requests at once, so limits hold exactly. Rejected: SQLite (twice the time, and who finds it
+locked sleeps), and leases of a part for each worker (a tenant is refused while another worker sits on what is left).
 
 It outlives restarts and the death of any worker, in mid-request too: what a dead one had reserved stays taken (buckets
 fill again; money counts as spent), and its requests under way are forgotten when it has not been heard of for `DEAD_S`. A
 power cut may cost what changed in the last second or so. Several machines have a file each.
 """
 
-import contextlib
 import fcntl
 import math
 import os
 import struct
 import time
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -43,7 +43,7 @@ _BEATS: Final = struct.Struct(f"<{WORKERS}d")
 _BEATS_AT: Final = 64
 _BEAT: Final = struct.Struct("<d")
 _HEAD: Final = 1024
-_RECORD: Final = struct.Struct(f"<64s 3d 3d id id {WORKERS}H")
+_RECORD: Final = struct.Struct(f"<64s 3d 3d id id {2 * WORKERS}s")
 _SIZE: Final = 512
 """Of a record: it lies in one sector, and so is never half written."""
 
@@ -59,6 +59,21 @@ class Exhausted(Exception):
         super().__init__(denied.message)
         self.denied = denied
         self.standing = standing
+
+
+class _Lock:
+    """The file's, while it is entered. A class: `contextlib`'s generators cost as much as the rest of it."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __enter__(self) -> None:
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
 
 class Budgets:
@@ -77,8 +92,9 @@ class Budgets:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+            self._locked = _Lock(self._descriptor)
             try:
-                with self._locked():
+                with self._locked:
                     self._make_room()
                     if worker is not None:
                         self._forget({self._worker})
@@ -95,7 +111,7 @@ class Budgets:
         limits = self._tenants.get(tenant)
         if limits is None:
             return None
-        with self._locked():
+        with self._locked:
             allowance = self._read(limits)
             got = reserve(allowance, limits, self._wall(), tokens, usd, self._worker, stay_s)
             self._write(limits, allowance)
@@ -106,7 +122,7 @@ class Budgets:
     def settle(self, held: Reservation, tokens: float, usd: float, *, asked: bool = True) -> None:
         """Ends a reservation by what the request took."""
         limits = self._tenants[held.tenant]
-        with self._locked():
+        with self._locked:
             allowance = self._read(limits)
             settled(allowance, limits, self._wall(), held, tokens, usd, self._worker, asked=asked)
             self._write(limits, allowance)
@@ -114,7 +130,7 @@ class Budgets:
     def allowances(self) -> Iterator[tuple[Tenant, Allowance]]:
         """Every allowance as it stands now."""
         for limits in self._tenants.values():
-            with self._locked():
+            with self._locked:
                 allowance = self._read(limits)
             bring_up(allowance, limits, self._wall())
             yield limits, allowance
@@ -122,7 +138,7 @@ class Budgets:
     def beat(self) -> None:
         """Says that this worker lives, and forgets what those had under way that did not say so for `DEAD_S`."""
         now = self._wall()
-        with self._locked():
+        with self._locked:
             os.pwrite(self._descriptor, _BEAT.pack(now), _BEATS_AT + self._worker * _BEAT.size)
             beats = _BEATS.unpack(os.pread(self._descriptor, _BEATS.size, _BEATS_AT))
             self._forget({worker for worker, at in enumerate(beats) if at and abs(now - at) > DEAD_S})
@@ -135,14 +151,6 @@ class Budgets:
 
     def close(self) -> None:
         os.close(self._descriptor)
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def _make_room(self) -> None:
         """Finds the tenants' records, and makes those that are missing."""
@@ -165,10 +173,11 @@ class Budgets:
     def _forget(self, workers: set[int]) -> None:
         """The requests of these workers are no longer under way."""
         for place in self._places.values() if workers else ():
-            fields = [*_RECORD.unpack(os.pread(self._descriptor, _RECORD.size, place))]
+            *numbers, counts = _RECORD.unpack(os.pread(self._descriptor, _RECORD.size, place))
+            running = array("H", counts)
             for worker in workers:
-                fields[worker - WORKERS] = 0
-            os.pwrite(self._descriptor, _RECORD.pack(*fields), place)
+                running[worker] = 0
+            os.pwrite(self._descriptor, _RECORD.pack(*numbers, running.tobytes()), place)
         for worker in workers - {self._worker}:
             os.pwrite(self._descriptor, _BEAT.pack(0.0), _BEATS_AT + worker * _BEAT.size)
 
@@ -176,32 +185,38 @@ class Budgets:
         body = os.pread(self._descriptor, _RECORD.size, self._places[limits.name])
         fields = _RECORD.unpack(body)
         return Allowance(
-            _bucket(fields[1:4], limits.requests_per_minute or 0),
-            _bucket(fields[4:7], limits.tokens_per_minute or 0),
+            _bucket(fields[1], fields[2], fields[3], limits.requests_per_minute),
+            _bucket(fields[4], fields[5], fields[6], limits.tokens_per_minute),
             Spend(fields[7], _sound(fields[8])),
             Spend(fields[9], _sound(fields[10])),
-            list(fields[11:]),
+            array("H", fields[11]),
         )
 
     def _write(self, limits: Tenant, allowance: Allowance) -> None:
         requests, tokens = allowance.requests, allowance.tokens
         body = _RECORD.pack(
             limits.name.encode("ascii"),
-            *(requests.level, requests.owed, requests.at),
-            *(tokens.level, tokens.owed, tokens.at),
-            *(allowance.day.period, allowance.day.usd),
-            *(allowance.month.period, allowance.month.usd),
-            *allowance.running,
+            requests.level,
+            requests.owed,
+            requests.at,
+            tokens.level,
+            tokens.owed,
+            tokens.at,
+            allowance.day.period,
+            allowance.day.usd,
+            allowance.month.period,
+            allowance.month.usd,
+            allowance.running.tobytes(),
         )
         os.pwrite(self._descriptor, body, self._places[limits.name])
         self._changed = True
 
 
-def _bucket(fields: Sequence[float], capacity: float) -> Bucket:
+def _bucket(level: float, owed: float, at: float, capacity: float | None) -> Bucket:
     """A limit may have been lowered since, and a number may be anything."""
-    level, owed, at = fields
-    return Bucket(min(_sound(level), capacity), _sound(owed), at if math.isfinite(at) else 0.0)
+    level = _sound(level)
+    return Bucket(level if capacity is None or level < capacity else capacity, _sound(owed), _sound(at))
 
 
 def _sound(number: float) -> float:
-    return number if math.isfinite(number) and number > 0 else 0.0
+    return number if 0 < number < math.inf else 0.0

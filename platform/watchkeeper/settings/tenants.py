@@ -18,7 +18,7 @@ Usd = Annotated[float, Field(gt=0)]
 class Tenant(Section):
     """What one tenant may; None: as much as there is. `tokens_per_minute` counts prompts and answers. `max_in_flight`:
     requests at the same time, waiting or served. `usd_per_day`, `usd_per_month`: what its requests may cost by the prices
-    of the upstreams, in UTC days and months; from `alert_at` of that on, `doctor` and `/metrics` warn. `models`, `routes`:
+    of the upstreams, in UTC days and months; from `alert_at` of that on there is an alert. `models`, `routes`:
     all that it may name. `priority`: of its requests; one may ask for another, up to `max_priority`."""
 
     name: Annotated[str, Field(pattern=TENANT_NAME)]
