@@ -18,6 +18,7 @@ from watchkeeper.settings import Tenant
 
 MINUTE_S: Final = 60.0
 DAY_S: Final = 86_400
+ROUNDING: Final = 1e-6
 WORKERS: Final = 64
 """Workers of a gateway that share an allowance, at most."""
 
@@ -48,6 +49,10 @@ class Bucket:
         taken = min(self.level, amount)
         self.level -= taken
         self.owed += amount - taken
+
+    def holds(self, amount: float) -> bool:
+        """Whether `amount` is there, but for what floats lose on the way: who comes when told must not be too early."""
+        return self.level >= amount - ROUNDING
 
     def wait_s(self, amount: float, capacity: float) -> float:
         """How long until `amount` is there, if nobody takes anything meanwhile."""
@@ -191,11 +196,11 @@ def standing(allowance: Allowance, limits: Tenant, tokens: float = 0.0, usd: flo
 def _denied(allowance: Allowance, limits: Tenant, now: float, tokens: float, usd: float, stay_s: float) -> list[Denied]:
     found: list[Denied] = []
     most = limits.requests_per_minute
-    if most is not None and allowance.requests.level < 1:
+    if most is not None and not allowance.requests.holds(1):
         message = f"more than {most} requests a minute; try again later"
         found.append(Denied("requests", allowance.requests.wait_s(1, most), message))
     most = limits.tokens_per_minute
-    if most is not None and allowance.tokens.level < tokens:
+    if most is not None and not allowance.tokens.holds(tokens):
         wait = allowance.tokens.wait_s(tokens, most) if tokens <= most else None
         message = f"this request may come to {tokens:.0f} tokens, prompt and answer, and {most} a minute are allowed"
         found.append(
