@@ -1,13 +1,15 @@
 """The last touch on an answer: what a model leaves behind by accident is taken away, and nothing else.
 
-Template marks, blank space, a code fence left open, the same sentences over and over at the end. Code, numbers, quotations
-and wording stay as they are. Knows nothing of what was asked.
+Template marks, blank space, a code fence left open, the same sentences over and over at the end; of an answer that its
+limit cut off, also Markdown left open, and the same words over and over. Code, numbers, quotations and wording stay as they
+are. Grammar is nobody's business here: what corrects it offline is large or wrong. Knows nothing of what was asked.
 """
 
 import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from watchkeeper.serving.markdown import closed
 from watchkeeper.serving.sentences import code_blocks, split
 
 LOOP: Final = 3
@@ -16,6 +18,12 @@ LOOP_CHARACTERS: Final = 20
 """Shorter sentences may be repeated on purpose."""
 LOOP_SENTENCES: Final = 4
 """A loop goes round over this many sentences at the most."""
+STUTTER: Final = 8
+"""So often the same words in a row, and the model is stuck."""
+MOST_PERIOD: Final = 12
+"""Words of which a stutter is made, at the most."""
+STUTTER_WORDS: Final = 400
+"""Words at the end that are looked at."""
 
 _OPENING: Final = r"<\|(?:im_start|start_header_id)\|>|<start_of_turn>(?:model\b)?|<\|assistant\|>"
 _CLOSING: Final = (
@@ -27,6 +35,10 @@ _CLOSING: Final = (
     "<|end|>",
     "<end_of_turn>",
     "</s>",
+    "<|return|>",
+    "<|eot|>",
+    "<｜end▁of▁sentence｜>",
+    "<eos>",
 )
 _CLOSING_PATTERN: Final = "|".join(map(re.escape, _CLOSING))
 _BEGIN: Final = re.compile(
@@ -38,13 +50,21 @@ _NEXT_TURN: Final = re.compile(rf"(?:{_CLOSING_PATTERN})\s*+(?:{_OPENING}|<\|use
 _BLANK_LINES: Final = re.compile(r"\n(?:[ \t]*+\n){3,}")
 _EMPTY_LINES: Final = re.compile(r"(?:[ \t\r]*+\n)+")
 _FENCE: Final = re.compile(r"[ ]{0,3}(`{3,}|~{3,})")
+_WORD: Final = re.compile(r"\S+")
+_ENDED: Final = re.compile(r"[.!?…。！？:][\"'”’»)\]*_`]*\Z")
+_GUARDED: Final = re.compile(r"[\d`\"“”„«»‘’|]")
+"""What is not touched: numbers, code, quotations, tables."""
 _QUOTING: Final = ('"', "“", "„", "«", "'", "‘", ">", "|", "`", "~")
 
 
-def postprocess(text: str) -> tuple[str, tuple[str, ...]]:
-    """(text, what was done, in this order: residue, space, loop, blank_lines, fence). Time is linear."""
+def postprocess(text: str, *, torn: bool = False, drop: bool = False) -> tuple[str, tuple[str, ...]]:
+    """(text, what was done, in this order: residue, space, stutter, loop, torn, blank_lines, fence, markdown). `torn`: its
+    limit cut the answer off; `drop`: then the sentence that is not whole goes. Time is linear."""
+    repairs = dict(_REPAIRS)
+    if torn:
+        repairs = {**_BEFORE_TORN, "torn": _without_torn_end, **_AFTER_TORN} if drop else {**_BEFORE_TORN, **_AFTER_TORN}
     changes: list[str] = []
-    for name, repair in _REPAIRS:
+    for name, repair in repairs.items():
         repaired = repair(text)
         if repaired != text:
             changes.append(name)
@@ -142,10 +162,44 @@ def _with_fence_closed(text: str) -> str:
     return text if len(lines) > 1 and closing.fullmatch(lines[-1].rstrip()) else f"{text.rstrip()}\n{opening[1]}"
 
 
-_REPAIRS: Final[tuple[tuple[str, Callable[[str], str]], ...]] = (
-    ("residue", _without_residue),
-    ("space", _without_space),
-    ("loop", _without_loop),
-    ("blank_lines", _without_blank_lines),
-    ("fence", _with_fence_closed),
-)
+def _without_stutter(text: str) -> str:
+    """The same few words again and again at the end, once: a model that got stuck, until its limit ended it."""
+    code = code_blocks(text)
+    words = list(_WORD.finditer(text, code[-1][1] if code else 0))[-STUTTER_WORDS:]
+    backwards = [word[0] for word in reversed(words)]
+    for cut in (0, 1):  # the last word may be half of one
+        said = backwards[cut:]
+        for period in range(1, MOST_PERIOD + 1):
+            same = next((at for at in range(len(said) - period) if said[at] != said[at + period]), len(said) - period)
+            if same < period * (STUTTER - 1) or _GUARDED.search(" ".join(said[:period])):
+                continue
+            if not cut or words[-1 - period][0].startswith(backwards[0]):
+                kept = len(said) - same // period * period
+                return text[: words[kept - 1].end()]
+    return text
+
+
+def _without_torn_end(text: str) -> str:
+    """Without the sentence at the end that is not whole, where a whole one stands before it. Lists, tables, code and
+    quotations stay as they are."""
+    pieces = split(text)
+    last = pieces[-1].strip() if pieces else ""
+    if len(pieces) < 2 or _ENDED.search(last) or last.startswith((*_QUOTING, *"-*+#([")) or _GUARDED.search(last):
+        return text
+    return "".join(pieces[:-1]).rstrip()
+
+
+_BEFORE_TORN: Final[dict[str, Callable[[str], str]]] = {
+    "residue": _without_residue,
+    "space": _without_space,
+    "stutter": _without_stutter,
+    "loop": _without_loop,
+}
+_AFTER_TORN: Final[dict[str, Callable[[str], str]]] = {
+    "blank_lines": _without_blank_lines,
+    "fence": _with_fence_closed,
+    "markdown": closed,
+}
+_REPAIRS: Final = {
+    name: repair for name, repair in (_BEFORE_TORN | _AFTER_TORN).items() if name not in ("stutter", "markdown")
+}

@@ -103,7 +103,8 @@ class Windows:
     def _finished(self, rest: str) -> str:
         """The rest such that the answer ends as post-processing would end it, where what has left allows that."""
         delivered = self._choice.delivered or ""
-        whole, _ = postprocess(delivered + rest)
+        torn, drop = self._choice.finish_reason == "length", self._parts.settings.postprocess.torn == "drop"
+        whole, _ = postprocess(delivered + rest, torn=torn, drop=drop)
         return whole[len(delivered) :] if whole.startswith(delivered) else rest
 
     def _due(self) -> bool:

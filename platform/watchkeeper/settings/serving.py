@@ -177,6 +177,12 @@ class Guards(Section):
     streaming: Literal["hold", "window", "audit"] = "window"
 
 
+class Postprocess(Section):
+    """`torn`: what becomes of the sentence that an answer's limit cut in two: it stays, or is dropped."""
+
+    torn: Literal["keep", "drop"] = "keep"
+
+
 class Structured(Section):
     """Answers in JSON (`response_format`). `repair`: the model is asked once more for what cannot be put right without it;
     `on_invalid`: what is still wrong is answered as it is, and says so, or refused with a 502."""

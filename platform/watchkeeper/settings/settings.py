@@ -24,6 +24,7 @@ from watchkeeper.settings.serving import (
     Guards,
     Knowledge,
     Model,
+    Postprocess,
     Preprocess,
     Redaction,
     Stages,
@@ -65,6 +66,7 @@ class Settings(BaseSettings):
     cache: Cache = Cache()
     knowledge: Knowledge = Knowledge()
     guards: Guards = Guards()
+    postprocess: Postprocess = Postprocess()
     structured: Structured = Structured()
     redaction: Redaction = Redaction()
     mlflow: Mlflow = Mlflow()

@@ -101,6 +101,91 @@ def test_nothing_is_added_but_a_fence(text: str) -> None:
     assert len(without) <= len("".join(text.split()))
 
 
+@pytest.mark.parametrize(
+    ("text", "done", "changes"),
+    [
+        ("It is **very imp", "It is **very imp**", ("markdown",)),
+        ("Run:\n```py\nx = **", "Run:\n```py\nx = **\n```", ("fence",)),
+        ("And so on and on" + " and on" * 30 + " an", "And so on and on", ("stutter",)),
+        ("no, no, no, no, no, no, no, no, no, no", "no,", ("stutter",)),
+        ("It is done. Then it w", "It is done. Then it w", ()),
+        ("1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,", "1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,", ()),
+    ],
+)
+def test_an_answer_that_was_cut_off_is_rounded_off(text: str, done: str, changes: tuple[str, ...]) -> None:
+    assert postprocess(text, torn=True) == (done, changes)
+    assert postprocess(text)[1] == (("fence",) if "fence" in changes else ())
+
+
+@pytest.mark.parametrize(
+    ("text", "done"),
+    [
+        ("It is done. Then it w", "It is done."),
+        ("Then it w", "Then it w"),
+        ("It is done. Then it was", "It is done."),
+        ("It is done. It costs 12", "It is done. It costs 12"),
+        ("It is done.\n- one\n- tw", "It is done.\n- one\n- tw"),
+        ('He said so. "And th', 'He said so. "And th'),
+        ("It is done. And over.", "It is done. And over."),
+        ("It is so.\n```py\nx", "It is so.\n```py\nx\n```"),
+    ],
+)
+def test_a_torn_sentence_is_dropped_where_that_is_asked_for(text: str, done: str) -> None:
+    assert postprocess(text, torn=True, drop=True)[0] == done
+
+
+PROTECTED = st.sampled_from(
+    ["1,{:03}.5", "{}", '"as quoted {}"', "`x = {}`", "```py\nx  =  {}\n\n\n\n\n```\n", "“so {}”", "{}%"]
+)
+FILLING = st.sampled_from(
+    [
+        *MARKS,
+        *WORDS,
+        "word ",
+        "word. ",
+        "**",
+        "- ",
+        "\n\n\n\n\n",
+        "on and ",
+        "on and on and on and on and on and on and ",
+        "| ",
+        "# ",
+    ]
+)
+
+
+@st.composite
+def filled(draw: st.DrawFn) -> tuple[str, list[str]]:
+    """A text, and what is in it that nobody may touch; each is there once."""
+    pieces: list[str] = []
+    protected: list[str] = []
+    for number, (shape, between) in enumerate(
+        draw(st.lists(st.tuples(PROTECTED, st.lists(FILLING, max_size=6)), max_size=6))
+    ):
+        kept = shape.format(number + 700)
+        protected.append(kept)
+        pieces += [*between, "\n" if kept.startswith("```") else " ", kept, " "]
+    return "".join([*pieces, *draw(st.lists(FILLING, max_size=6))]), protected
+
+
+@given(filled(), st.booleans(), st.booleans())
+def test_code_numbers_and_quotations_are_never_touched(given_text: tuple[str, list[str]], torn: bool, drop: bool) -> None:
+    text, protected = given_text
+    done, changes = postprocess(text, torn=torn, drop=drop)
+    at = 0
+    left = []
+    for kept in protected:
+        found = done.find(kept.rstrip(), at)
+        if found >= 0:
+            left.append(kept)
+            at = found + len(kept.rstrip())
+        else:  # as a whole, or not at all
+            assert str(700 + protected.index(kept)) not in done
+    if not set(changes) & {"residue", "torn"}:
+        assert left == protected
+    assert postprocess(done, torn=torn, drop=drop) == (done, ())
+
+
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize(
     "text",
@@ -111,7 +196,15 @@ def test_nothing_is_added_but_a_fence(text: str) -> None:
         "assistant: " * 18_000,
         "```\n<|im_end|><|im_start|>\n```\n" * 6_000,
         "Round and round it goes. " * 8_000,
+        "on and " * 30_000,
+        "**`" * 60_000,
+        "| a " * 50_000,
+        "|\n" * 100_000,
+        "- \n" * 60_000,
+        "`" * 200_000,
+        "` `` " * 40_000,
     ],
 )
 def test_time_is_linear(text: str) -> None:
     postprocess(text)
+    postprocess(text, torn=True, drop=True)

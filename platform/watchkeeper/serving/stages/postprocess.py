@@ -11,7 +11,9 @@ async def _run(journey: Journey, parts: Parts, span: Span) -> None:
         conclude(journey)
     if not journey.delivered or journey.choice.json is not None:
         return
-    journey.delivered, changes = postprocess(journey.delivered)
+    torn = journey.finish_reason == "length"
+    drop = parts.settings.postprocess.torn == "drop"
+    journey.delivered, changes = postprocess(journey.delivered, torn=torn, drop=drop)
     span.attributes["changes"] = ", ".join(changes)
 
 
