@@ -55,6 +55,7 @@ class Upstream:
     url: str = ""
     say: Callable[[list[dict[str, Any]]], list[str]] = field(default=lambda messages: ["Hello", " there."])
     choices: Callable[[dict[str, Any]], list[list[dict[str, Any]]]] | None = None
+    finish_reason: str | None = None
     status: int = 200
     cut_after: int | None = None
     pause_s: float = 0.0
@@ -87,7 +88,8 @@ class _Handler(BaseHTTPRequestHandler):
         if body.get("stream"):
             return self._stream(said, usage)
         time.sleep(script.pause_s * pieces)
-        choices = [{"index": index, **_whole(deltas)} for index, deltas in enumerate(said)]
+        ends = {"finish_reason": script.finish_reason} if script.finish_reason else {}
+        choices = [{"index": index, **_whole(deltas), **ends} for index, deltas in enumerate(said)]
         return self._json(200, {"id": "x", "model": "scripted", "choices": choices, "usage": usage})
 
     def _embeddings(self, texts: list[str]) -> None:
@@ -116,7 +118,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._event({"choices": [choice]})
                 time.sleep(script.pause_s)
             for index, deltas in enumerate(said):
-                self._event({"choices": [{"index": index, "delta": {}, "finish_reason": _reason(deltas)}]})
+                reason = script.finish_reason or _reason(deltas)
+                self._event({"choices": [{"index": index, "delta": {}, "finish_reason": reason}]})
             self._event({"choices": [], "usage": usage})
             self.wfile.write(b"data: [DONE]\n\n")
         except OSError:

@@ -57,6 +57,7 @@ def ordinary(running: Running) -> Running:
     """The gateway with an upstream that gives ordinary answers."""
     script = running.script
     script.say = lambda messages: ["You have ", "27 days ", "of annual leave."]
+    script.finish_reason = None
     script.choices, script.status, script.cut_after, script.pause_s = None, 200, None, 0.0
     script.bodies.clear()
     return running

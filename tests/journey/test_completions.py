@@ -1,13 +1,14 @@
 """All of OpenAI's chat completions through a real gateway: tools, several answers, stop sequences, JSON. What the guards
 say holds for every word that leaves, wherever in an answer it stands."""
 
+import asyncio
 import json
 from typing import Any
 
 import openai
 import pydantic
 import pytest
-from gateway import Running
+from gateway import Running, wait_until
 
 pytestmark = [pytest.mark.models, pytest.mark.servers]
 
@@ -127,6 +128,45 @@ def test_an_answer_ends_at_a_stop_sequence_that_the_upstream_ignores(running: Ru
     assert got.message.content == ("You have 27 days of" if stop == "annual" else "You have 27 da")
     assert got.choices[0].finish_reason == "stop"
     assert running.script.bodies[-1]["stop"] == ([stop] if isinstance(stop, str) else stop)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_its_limit_cut_off_is_rounded_off(running: Running, stream: bool) -> None:
+    running.script.choices = lambda body: [[{"content": "You have 27 days. "}, {"content": "That is **a lo"}]]
+    running.script.finish_reason = "length"
+    raw = running.client.chat.completions.with_raw_response.create(model="watchkeeper", messages=ASKED, stream=stream)
+    text = raw.http_response.read().decode() if stream else raw.text
+    assert "That is **a lo**" in text
+    assert '"finish_reason":"length"' in text
+
+
+def test_the_official_clients_other_ways_in(running: Running) -> None:
+    """Asynchronous, with a time-out of its own, retried when the upstream fails, and with what else it may send."""
+    running.script.status = 500
+
+    async def ask() -> Any:
+        async with openai.AsyncOpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=5, timeout=30) as client:
+            asked = asyncio.create_task(
+                client.chat.completions.create(
+                    model="watchkeeper",
+                    messages=ASKED,
+                    metadata={"team": "x"},
+                    store=False,
+                    reasoning_effort="low",
+                    service_tier="auto",
+                )
+            )
+            await asyncio.to_thread(wait_until, lambda: bool(running.script.bodies), "the first try")
+            running.script.status = 200
+            return await asked
+
+    answer = asyncio.run(ask())
+    assert answer.choices[0].message.content == "You have 27 days of annual leave."
+    sent = running.script.bodies[-1]
+    assert (sent["metadata"], sent["store"], sent["reasoning_effort"]) == ({"team": "x"}, False, "low")
+    running.script.pause_s = 2.0
+    with pytest.raises(openai.APITimeoutError):
+        running.client.with_options(timeout=0.5).chat.completions.create(model="watchkeeper", messages=ASKED)
 
 
 @pytest.mark.parametrize("stream", [False, True])
