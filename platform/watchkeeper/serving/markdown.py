@@ -1,7 +1,6 @@
 """Markdown that an answer's limit cut off in the middle, closed: what was opened in the last paragraph and needs an end.
 
-Only ever adds marks at the end, or takes away a list's or a heading's mark with nothing after it. Knows nothing of why an
-answer ended.
+Only ever adds marks at the end. Knows nothing of why an answer ended.
 """
 
 import re
@@ -13,7 +12,6 @@ _PARAGRAPH: Final = re.compile(r"\n[ \t]*\n|\n(?=[ \t]*(?:[-*+]|\d{1,3}[.)]|#{1,
 """Where inline marks end at the latest: an empty line, the next item or heading."""
 _TICKS: Final = re.compile(r"(?<!\\)`+")
 _STRONG: Final = re.compile(r"(?<![\w*\\])\*\*(?=[^\s*])|(?<=[^\s*\\])\*\*(?![\w*])")
-_BARE_MARK: Final = re.compile(r"[ \t]*(?:[-*+]|#{1,6})[ \t]*")
 _RULE: Final = re.compile(r"[ \t]*\|?[ \t]*:?-+[ \t:|-]*")
 _PIPE: Final = re.compile(r"(?<!\\)\|")
 
@@ -25,22 +23,8 @@ def closed(text: str) -> str:
     start = code[-1][1] if code else 0
     if start == len(text):
         return text
-    text = text[: _before_bare_marks(text, start)]
     last = max((match.end() for match in _PARAGRAPH.finditer(text, start)), default=start)
     return text + _row_end(text[start:]) if _in_table(text[start:]) else text + _inline_end(text[last:])
-
-
-def _before_bare_marks(text: str, start: int) -> int:
-    """Where the lines at the end begin that are a mark of a list or a heading and nothing else."""
-    end = len(text)
-    while end > start:
-        line = max(text.rfind("\n", start, end), start - 1) + 1
-        if _BARE_MARK.fullmatch(text, line, end) is None:
-            break
-        end = line
-        while end > start and text[end - 1].isspace():
-            end -= 1
-    return end
 
 
 def _inline_end(paragraph: str) -> str:

@@ -58,7 +58,7 @@ _QUOTING: Final = ('"', "“", "„", "«", "'", "‘", ">", "|", "`", "~")
 
 
 def postprocess(text: str, *, torn: bool = False, drop: bool = False) -> tuple[str, tuple[str, ...]]:
-    """(text, what was done, in this order: residue, space, stutter, loop, torn, blank_lines, fence, markdown). `torn`: its
+    """(text, what was done, in this order: residue, space, torn, stutter, loop, blank_lines, fence, markdown). `torn`: its
     limit cut the answer off; `drop`: then the sentence that is not whole goes. Time is linear."""
     repairs = dict(_REPAIRS)
     if torn:
@@ -184,18 +184,21 @@ def _without_torn_end(text: str) -> str:
     quotations stay as they are."""
     pieces = split(text)
     last = pieces[-1].strip() if pieces else ""
-    if len(pieces) < 2 or _ENDED.search(last) or last.startswith((*_QUOTING, *"-*+#([")) or _GUARDED.search(last):
+    if (
+        len(pieces) < 2
+        or not _ENDED.search(pieces[-2].rstrip())
+        or _ENDED.search(last)
+        or last.startswith((*_QUOTING, *"-*+#(["))
+        or _GUARDED.search(last)
+    ):
         return text
     return "".join(pieces[:-1]).rstrip()
 
 
-_BEFORE_TORN: Final[dict[str, Callable[[str], str]]] = {
-    "residue": _without_residue,
-    "space": _without_space,
+_BEFORE_TORN: Final[dict[str, Callable[[str], str]]] = {"residue": _without_residue, "space": _without_space}
+_AFTER_TORN: Final[dict[str, Callable[[str], str]]] = {
     "stutter": _without_stutter,
     "loop": _without_loop,
-}
-_AFTER_TORN: Final[dict[str, Callable[[str], str]]] = {
     "blank_lines": _without_blank_lines,
     "fence": _with_fence_closed,
     "markdown": closed,

@@ -40,8 +40,6 @@ TEXTS = st.lists(PIECES, max_size=25).map("".join)
         ("| a | b |\n|---|---|\n| 1 | 2", "| a | b |\n|---|---|\n| 1 | 2 |"),
         ("| a | b | c |\n|---|---|---|\n| 1", "| a | b | c |\n|---|---|---|\n| 1 | | |"),
         ("| a | b |\n|---", "| a | b |\n|------|---|"),
-        ("One:\n- two\n- ", "One:\n- two"),
-        ("One.\n\n## ", "One."),
     ],
 )
 def test_what_was_opened_is_closed(text: str, done: str) -> None:
@@ -71,8 +69,5 @@ def test_everything_else_stays(text: str) -> None:
 def test_only_marks_are_added_and_twice_is_once(text: str) -> None:
     done = closed(text)
     assert closed(done) == done
-    kept = next(
-        (at for at, pair in enumerate(zip(text, done, strict=False)) if pair[0] != pair[1]), min(len(text), len(done))
-    )
-    assert set(done[kept:]) <= set("*`| -")
-    assert set(text[kept:]) <= set(" \n-*#")
+    assert done.startswith(text)
+    assert set(done[len(text) :]) <= set("*`| -")
