@@ -123,7 +123,7 @@ class Loop:
                 with journey.step("generate") as span:
                     await generate.settle(journey, self.parts, span)
         except UpstreamFailed as failure:
-            raise Refused(failure.status, failure.code, failure.message, retry_after=failure.retry_after) from failure
+            raise _refused(failure) from failure
         finally:
             await deltas.aclose()
 
@@ -131,3 +131,8 @@ class Loop:
         journey.choice = journey.choices[0]
         if self.parts.settings.stages.ground and journey.error is None and journey.delivered:
             await ground.remember(journey, self.parts)
+
+
+def _refused(failure: UpstreamFailed) -> Refused:
+    """An upstream's failure as the client is told of it."""
+    return Refused(failure.status, failure.code, failure.message, param=failure.param, retry_after=failure.retry_after)

@@ -21,10 +21,21 @@ MOST_TOKENS: Final = 1 << 40
 
 
 class UpstreamFailed(Exception):
-    """`retryable`: another upstream may do better. `status`, `code`, `message`: for the client, in OpenAI's terms."""
+    """`retryable`: another upstream may do better. `status`, `code`, `message`, `param`: for the client, as OpenAI has
+    them."""
 
-    def __init__(self, status: int, code: str, message: str, *, retryable: bool, retry_after: int | None = None):
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        retryable: bool,
+        retry_after: int | None = None,
+        param: str | None = None,
+    ):
         super().__init__(message)
+        self.param = param
         self.status = status
         self.code = code
         self.message = message
@@ -49,17 +60,18 @@ class Delta(msgspec.Struct, frozen=True):
 def refusal(upstream: Upstream, status: int, body: bytes, retry_after: str | None) -> UpstreamFailed:
     """An upstream's error answer: 4xx is the request's fault and passed on, but for those that say the upstream is busy
     (408, 429) or that our own set-up is wrong (401, 403, 404), which another upstream may not share."""
-    code, message = "upstream_error", f"upstream {upstream.name} answered with HTTP {status}"
+    code, message, param = "upstream_error", f"upstream {upstream.name} answered with HTTP {status}", None
     try:
         error = msgspec.json.decode(body)["error"]
         message = str(error.get("message") or message)
         given = error.get("code")
         if isinstance(given, str) and CODE.fullmatch(given):  # it gets into the record, where no text of anyone's may stand
             code = given
+        param = _name(error.get("param"))
     except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
         pass  # not in OpenAI's shape: the status says enough
     if status in (400, 413, 422):
-        return UpstreamFailed(status, code, message, retryable=False)
+        return UpstreamFailed(status, code, message, retryable=False, param=param)
     if status == 429:
         wait = int(retry_after) if retry_after and retry_after.isdigit() else 1
         return UpstreamFailed(429, "rate_limit_exceeded", message, retryable=True, retry_after=wait)

@@ -2,7 +2,10 @@
 
 import pytest
 
-from watchkeeper.serving.wire import _usage
+from watchkeeper.serving.wire import UpstreamFailed, _usage, completion, refusal
+from watchkeeper.settings import Upstream
+
+UPSTREAM = Upstream(name="one", base_url="http://127.0.0.1:9/v1", model="m")
 
 
 @pytest.mark.parametrize(
@@ -11,3 +14,38 @@ from watchkeeper.serving.wire import _usage
 )
 def test_what_an_upstream_says_it_used_is_a_count_or_nothing(said: object, counted: int) -> None:
     assert _usage({"usage": {"prompt_tokens": said, "completion_tokens": 2}}) == (counted, 2)
+
+
+def test_a_refusal_keeps_its_code_and_the_parameter_that_it_names() -> None:
+    body = b'{"error": {"message": "too hot", "type": "x", "code": "invalid_value", "param": "temperature"}}'
+    failed = refusal(UPSTREAM, 400, body, None)
+    assert (failed.status, failed.code, failed.message, failed.param) == (400, "invalid_value", "too hot", "temperature")
+    assert not failed.retryable
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b'{"error": "no"}', b'{"error": {"param": 7, "code": "a text of somebody\'s"}}']
+)
+def test_a_refusal_in_no_shape_is_one_all_the_same(body: bytes) -> None:
+    failed = refusal(UPSTREAM, 422, body, None)
+    assert (failed.status, failed.code, failed.param) == (422, "upstream_error", None)
+
+
+def test_every_choice_of_an_answer_is_read() -> None:
+    body = (
+        b'{"model": "m", "usage": {"prompt_tokens": 1, "completion_tokens": 2}, "choices": ['
+        b'{"index": 1, "message": {"content": null, "tool_calls": [{"id": "c"}]}, "finish_reason": "tool_calls"},'
+        b'{"message": {"content": "b"}, "logprobs": {"content": [{"token": "b"}, 7]}}]}'
+    )
+    calls, text = completion(UPSTREAM, body)
+    assert (calls.index, calls.text, calls.extra, calls.usage) == (1, "", {"tool_calls": [{"id": "c"}]}, (1, 2))
+    assert (text.index, text.text, text.logprobs) == (1, "b", [{"token": "b"}])
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b'{"choices": []}', b'{"choices": [{}]}', b'{"choices": [{"message": {"content": 7}}]}']
+)
+def test_what_is_no_answer_is_a_failure_that_another_may_mend(body: bytes) -> None:
+    with pytest.raises(UpstreamFailed) as failed:
+        completion(UPSTREAM, body)
+    assert failed.value.retryable
