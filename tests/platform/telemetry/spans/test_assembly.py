@@ -117,3 +117,11 @@ def test_nothing_is_negative_when_clocks_disagree() -> None:
 def test_session_user_and_service_come_from_whoever_knows() -> None:
     record = record_of(root(), call("first", 0, 10, session="s", user="u", service="desk", version="2"))
     assert (record.session, record.user, record.route, record.release) == ("s", "u", "desk", "desk@2")
+
+
+def test_a_trace_is_the_tenants_who_sent_its_root_and_nothing_of_anothers_is_in_it() -> None:
+    theirs = call("planted", 100, 200, tenant="mallory", session="stolen", cost_usd=9.0)
+    record = record_of(theirs, root(tenant="acme"), call("own", 300, 400, tenant="acme"))
+    assert (record.tenant, record.model, record.cost_usd, record.session) == ("acme", "m", 0.0, None)
+    assert (record.input_tokens, record.prompt) == (10, (Message("user", "asked by own"),))
+    assert record_of(call("first", 0, 1, tenant="acme"), call("later", 2, 3, tenant="mallory")).tenant == "acme"
