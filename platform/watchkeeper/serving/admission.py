@@ -18,7 +18,7 @@ from watchkeeper.serving.failure import log_defect
 from watchkeeper.serving.journey import Journey, Span
 from watchkeeper.serving.queueing import Overloaded, Queue
 from watchkeeper.serving.request import Refused
-from watchkeeper.settings import Settings, Tenant
+from watchkeeper.settings import Price, Settings, Tenant
 
 BYTES_OF_A_TOKEN: Final = 4
 MESSAGE_TOKENS: Final = 4
@@ -42,9 +42,9 @@ class Admission:
         )
         self._budgets = budgets
         self._tenants = {tenant.name: tenant for tenant in settings.tenants}
-        prices = [upstream.price for upstream in settings.all_upstreams]
-        self._input_usd = max(price.input for price in prices) / 1e6
-        self._output_usd = max(price.output for price in prices) / 1e6
+        self._prices = {upstream.name: upstream.price for upstream in settings.all_upstreams}
+        prices = self._prices.values()
+        self._dearest = Price(input=max(price.input for price in prices), output=max(price.output for price in prices))
         self._passages = settings.stages.ground and bool(settings.knowledge.folders)
         self._stay_s = 1.0
 
@@ -137,7 +137,9 @@ class Admission:
 
     def _reserve(self, tenant: Tenant, journey: Journey, span: Span) -> None:
         inputs, outputs = self._most(journey)
-        usd = inputs * self._input_usd + outputs * self._output_usd
+        # Which upstream will answer is not known yet, unless one was named.
+        price = self._prices.get(journey.upstream_name or "", self._dearest)
+        usd = (inputs * price.input + outputs * price.output) / 1e6
         try:
             held = self._budgets.reserve(tenant.name, inputs + outputs, usd, self._stay_s)
         except Exhausted as exhausted:
