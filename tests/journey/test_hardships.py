@@ -85,7 +85,7 @@ weight = 0.000001
 
     def ready() -> bool:
         said: dict[str, Any] = requests.get(f"http://127.0.0.1:{gateway}/health/ready", timeout=5).json()
-        return said["knowledge"] == "ready"
+        return bool(said["knowledge"] == "ready")
 
     start("encoder", encoder)
     first = start("serve", gateway)
