@@ -46,7 +46,7 @@ ATTRIBUTES: Final[dict[StageName, dict[str, Scalar]]] = {
     "embed": {"texts": 1, "dimension": 384},
     "ground": {"turns": 0, "documents": 1, "search": "hybrid"},
     "guard_in": {"verdicts": 5, "blocked": False},
-    "route": {"candidates": "instant", "policy": "weighted"},
+    "route": {"candidates": "instant", "policy": "balanced"},
     "generate": {"attempts": 1, "upstream": "instant", "model": "instant", "finish_reason": "stop"},
     "guard_out": {"verdicts": 5, "blocked": False},
 }

@@ -37,6 +37,7 @@ from watchkeeper.serving.opinion import BODY_BYTES, opinion
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.request import Refused, parse
 from watchkeeper.serving.stages.admit import models
+from watchkeeper.serving.upstream_metrics import UpstreamCollector
 from watchkeeper.settings import Settings
 from watchkeeper.telemetry.depth import depth
 from watchkeeper.telemetry.spool import Spool, SpoolFull
@@ -59,7 +60,7 @@ class Gateway:
         self.loop = Loop(parts)
         self.spool = spool
         self.replica = replica
-        self.metrics = Metrics()
+        self.metrics = Metrics(UpstreamCollector(parts.upstreams))
         self.intake = Intake(parts.settings, spool, parts.redact, self.metrics)
 
     async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -16,6 +16,7 @@ from watchkeeper.release import Follower
 from watchkeeper.serving import calibration, preprocess
 from watchkeeper.serving.base import Base
 from watchkeeper.serving.cache import AnswerCache
+from watchkeeper.serving.exchange import HttpExchange
 from watchkeeper.serving.guards import guards
 from watchkeeper.serving.knowledge import Knowledge
 from watchkeeper.serving.labels import labels
@@ -52,7 +53,7 @@ def build(settings: Settings, session: aiohttp.ClientSession, *, clock: Callable
         guards=guards(settings),
         redact=Redactor(labels(settings)),
         cache=_cache(settings, clock),
-        upstreams=Upstreams(settings.all_upstreams, session, clock=clock, rng=rng),
+        upstreams=Upstreams(settings.all_upstreams, HttpExchange(session), settings.balancing, clock=clock, rng=rng),
         tokens=TokenCounter.open(_tokenizer(settings)),
         calibrations=lambda: calibrations.look(clock()) or (),
     )

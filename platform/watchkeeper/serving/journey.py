@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from watchkeeper.record import Message, Record, Redact, Scalar, Source, Stage, StageStatus, Verdict
 from watchkeeper.release import Release
 from watchkeeper.serving.allowance import Reservation
+from watchkeeper.serving.attempts import Attempts
+from watchkeeper.serving.balancing import Ask
 from watchkeeper.serving.cache import Keys
 from watchkeeper.serving.calibration import Decision
 from watchkeeper.serving.check import Checker
@@ -99,6 +101,8 @@ class Journey:
     cascade: Decision | None = None
     candidates: list[Upstream] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
+    ask: Ask = field(default_factory=Ask)
+    tried: list[Attempts] = field(default_factory=list)
     upstream: Upstream | None = None
     attempts: int = 0
     usage: tuple[int, int] | None = None

@@ -114,8 +114,10 @@ class Loop:
         try:
             while True:
                 with journey.step("generate") as span:
-                    delta = await anext(deltas, None)
-                    generate.describe(journey, span)
+                    try:
+                        delta = await anext(deltas, None)
+                    finally:
+                        generate.describe(journey, span)
                 if delta is None:
                     break
                 yield delta

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.registry import Collector
 
 from watchkeeper.record import STAGES, Record
 from watchkeeper.serving.allowance import Allowance
@@ -29,9 +30,12 @@ SPOOL = {
 class Metrics:
     """Counts since the worker started, in a registry of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *others: Collector) -> None:
+        """`others`: what tells of itself when it is asked."""
         self._registry = CollectorRegistry()
         registry = self._registry
+        for other in others:
+            registry.register(other)
         self._requests = Counter("watchkeeper_requests", "Requests", ("status", "action"), registry=registry)
         self._verdicts = Counter(
             "watchkeeper_verdicts", "Verdicts that did not pass", ("guard", "action"), registry=registry

@@ -5,6 +5,7 @@ them."""
 from watchkeeper.settings.keeping import Collector, Lake, Mlflow, Retention, Sampling
 from watchkeeper.settings.selecting import Cascade, Route, Signal
 from watchkeeper.settings.serving import (
+    Balancing,
     Cache,
     Encoder,
     Gateway,
@@ -30,6 +31,7 @@ __all__ = [
     "PREFIX",
     "PRIORITIES",
     "Alerts",
+    "Balancing",
     "Cache",
     "Cascade",
     "Collector",

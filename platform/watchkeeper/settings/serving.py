@@ -62,7 +62,13 @@ class Price(Section):
 
 
 class Upstream(Section):
-    """Anything that speaks the OpenAI API. `context`: its window in tokens; `timeout`: until it has answered whole."""
+    """Anything that speaks the OpenAI API. `context`: its window in tokens. `capabilities`: what it can do besides text;
+    None: all that there is, as far as one knows. `fallback`: 0 shares the traffic; 1 is asked
+    only when no upstream of 0 can answer, 2 when none of 1 can, and so on.
+
+    `timeout`: until it has answered whole; `connect_timeout`: until it has taken the connection. Streams only, and by
+    default as long as `timeout`: `first_token_timeout`, and `token_timeout` between two pieces after it.
+    """
 
     name: Annotated[str, Field(min_length=1)]
     base_url: HttpUrl
@@ -71,7 +77,37 @@ class Upstream(Section):
     api_key_env: str | None = None
     price: Price = Price()
     context: Annotated[int, Field(ge=1)] = 8192
+    capabilities: tuple[Literal["tools", "json", "vision", "logprobs"], ...] | None = None
+    fallback: Annotated[int, Field(ge=0, le=9)] = 0
     timeout: Duration = "5m"
+    connect_timeout: Duration = "5s"
+    first_token_timeout: Duration | None = None
+    token_timeout: Duration | None = None
+
+
+def told_apart(upstreams: tuple[Upstream, ...]) -> tuple[Upstream, ...]:
+    names = [upstream.name for upstream in upstreams]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{twice[0]!r} is the name of two upstreams; each needs its own")
+    return upstreams
+
+
+class Balancing(Section):
+    """How several upstreams share the work. `attempts`: most calls for one request, the first one and hedges with them.
+    `retry_share` of the requests and `retries_per_second` besides: most calls beyond the first. `hedge`: whether another
+    upstream is asked too when the first token is later than 95% are. `affinity`: how much more a conversation's own
+    upstream may cost, in shares of the cheapest, before it goes elsewhere; for a prompt that is all known, less for others.
+    `breaker_failures` in a row end the calls to an upstream for `breaker_pause`, twice as long when it then fails again.
+    """
+
+    attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    retry_share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    retries_per_second: Annotated[float, Field(ge=0)] = 10.0
+    hedge: bool = False
+    affinity: Annotated[float, Field(ge=0)] = 1.0
+    breaker_failures: Annotated[int, Field(ge=1)] = 3
+    breaker_pause: Duration = "1s"
 
 
 class Model(Section):

@@ -18,6 +18,7 @@ from pydantic_settings import SettingsError as EnvError
 from watchkeeper.settings.keeping import Collector, Lake, Mlflow, Retention, named_apart
 from watchkeeper.settings.selecting import EMBEDDED, CascadeForAll, Route, Routes
 from watchkeeper.settings.serving import (
+    Balancing,
     Cache,
     Encoder,
     Gateway,
@@ -31,6 +32,7 @@ from watchkeeper.settings.serving import (
     Structured,
     Traces,
     Upstream,
+    told_apart,
 )
 from watchkeeper.settings.tenants import Tenant, told_apart
 from watchkeeper.settings.values import Home
@@ -56,7 +58,8 @@ class Settings(BaseSettings):
     gateway: Gateway = Gateway()
     tenants: Annotated[tuple[Tenant, ...], AfterValidator(told_apart)] = ()
     traces: Traces = Traces()
-    upstreams: tuple[Upstream, ...] = ()
+    upstreams: Annotated[tuple[Upstream, ...], AfterValidator(told_apart)] = ()
+    balancing: Balancing = Balancing()
     routes: Routes = ()
     cascade: CascadeForAll = None
     model: Model = Model()

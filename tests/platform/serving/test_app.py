@@ -3,6 +3,7 @@ OpenAI's shape while there is anyone to answer."""
 
 import asyncio
 import json
+import random
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +21,7 @@ from watchkeeper.serving.keys import ANYBODY, Keys
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.redact import Redactor
 from watchkeeper.serving.request import Refused
+from watchkeeper.serving.upstreams import Upstreams
 from watchkeeper.settings import Settings
 from watchkeeper.telemetry.spool import Spool, SpoolFull
 
@@ -68,7 +70,7 @@ def gateway_on(spool: Kept, redact: Any = None) -> Gateway:
         sessions=cast(Any, None),
         guards=(),
         redact=redact or Redactor(),
-        upstreams=cast(Any, None),
+        upstreams=Upstreams((), cast(Any, None), clock=time.monotonic, rng=random.Random(1)),
         tokens=cast(Any, None),
     )
     return Gateway(parts, cast(Spool, spool), "gateway-0", Keys(Path("nowhere")))

@@ -1,90 +1,99 @@
-"""Upstreams: answers and failures of real servers, in the terms that the loop decides by."""
+"""What a call leaves behind for the next choice: load, latency, breaker, counts."""
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any
 
-import aiohttp
 import pytest
 
+from watchkeeper.serving.balancing import Ask
 from watchkeeper.serving.upstreams import Upstreams
 from watchkeeper.serving.wire import Delta, UpstreamFailed
 from watchkeeper.settings import Upstream
 
-BODY = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+Run = Callable[[Any], Any]
+U = Upstream(name="u", base_url="http://127.0.0.1:1/v1", model="m")
 
 
-def ask(url: str, body: dict[str, Any], timeout: str = "5s") -> list[Delta]:
-    async def run() -> list[Delta]:
-        async with aiohttp.ClientSession() as session:
-            upstream = Upstream(name="u", base_url=url, model="m", timeout=timeout)
-            calls = Upstreams([upstream], session, clock=lambda: 0.0, rng=random.Random(1))
-            return [delta async for delta in calls.call(upstream, body)]
+def made(*, after: float = 0.5, fails: UpstreamFailed | None = None) -> Upstreams:
+    async def exchange(upstream: Upstream, body: dict[str, Any]) -> AsyncGenerator[Delta, None]:
+        await asyncio.sleep(after)
+        if fails:
+            raise fails
+        yield Delta("one")
+        await asyncio.sleep(1.0)
+        yield Delta("two", "stop", (10, 200))
 
-    return asyncio.run(run())
-
-
-def test_a_plain_answer_is_one_delta(upstreams: Callable[[], Any]) -> None:
-    (delta,) = ask(upstreams().url, BODY)
-    assert (delta.text, delta.finish_reason, delta.usage, delta.model) == ("Hello there.", "stop", (10, 2), "scripted")
+    clock = asyncio.get_running_loop().time
+    return Upstreams([U], exchange, clock=clock, rng=random.Random(1))
 
 
-def test_a_stream_comes_in_pieces_with_its_usage(upstreams: Callable[[], Any]) -> None:
-    deltas = ask(upstreams().url, BODY | {"stream": True})
-    assert [delta.text for delta in deltas if delta.text] == ["Hello", " there."]
-    assert deltas[-1].usage == (10, 2)
+def test_what_is_outstanding_counts_until_the_answer_is_whole(in_virtual_time: Run) -> None:
+    async def run() -> None:
+        upstreams = made()
+        load, before = upstreams.balancer.loads["u"], upstreams.usual_output
+        async for _ in upstreams.call(U, {"stream": True}, Ask(70.0, stream=True)):
+            assert load.outstanding == 70.0
+        assert (load.outstanding, load.waiting[True]) == (0.0, {})
+        assert load.latency[True].latest == pytest.approx(0.5), "to the first piece, not to the last"
+        assert load.latency[False].latest is None
+        assert before < upstreams.usual_output < 200
+        assert upstreams.seen()["u"].calls == {"answered": 1}
+
+    in_virtual_time(run())
+
+
+def test_a_call_that_is_closed_leaves_what_it_took_at_least(in_virtual_time: Run) -> None:
+    async def run() -> None:
+        upstreams = made(after=60.0)
+        load = upstreams.balancer.loads["u"]
+        async with aclosing(upstreams.call(U, {}, Ask(70.0))) as deltas:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(2.0):
+                    await anext(deltas)
+        assert load.outstanding == 0.0
+        assert load.latency[False].latest == pytest.approx(2.0)
+        assert upstreams.seen()["u"].calls == {"given_up": 1}
+
+    in_virtual_time(run())
+
+
+def failure(code: str, *, retryable: bool = True) -> UpstreamFailed:
+    return UpstreamFailed(502, code, "told to", retryable=retryable)
 
 
 @pytest.mark.parametrize(
-    ("status", "seen", "retryable"),
-    [(400, 400, False), (422, 422, False), (401, 502, True), (404, 502, True), (429, 429, True), (500, 502, True)],
+    ("failed", "state"),
+    [
+        (failure("upstream_unavailable"), "open"),
+        (failure("upstream_error"), "open"),
+        (failure("upstream_connect_timeout"), "open"),
+        (failure("upstream_first_token_timeout"), "closed"),
+        (failure("upstream_timeout"), "closed"),
+        (failure("odd_code_of_theirs", retryable=False), "closed"),
+    ],
 )
-def test_whose_fault_a_refusal_is(upstreams: Callable[[], Any], status: int, seen: int, retryable: bool) -> None:
-    upstream = upstreams()
-    upstream.status = status
-    with pytest.raises(UpstreamFailed) as failed:
-        ask(upstream.url, BODY)
-    assert (failed.value.status, failed.value.retryable) == (seen, retryable)
-
-
-def test_a_stream_that_breaks_off_is_a_failure(upstreams: Callable[[], Any]) -> None:
-    upstream = upstreams()
-    upstream.cut_after = 1
-    with pytest.raises(UpstreamFailed, match=r"ended its stream early|cannot be reached"):
-        ask(upstream.url, BODY | {"stream": True})
-
-
-def test_an_upstream_that_is_away(free_port: Callable[[], int]) -> None:
-    with pytest.raises(UpstreamFailed) as failed:
-        ask(f"http://127.0.0.1:{free_port()}/v1", BODY)
-    assert (failed.value.status, failed.value.code) == (502, "upstream_unavailable")
-
-
-def test_an_upstream_that_takes_too_long(upstreams: Callable[[], Any]) -> None:
-    upstream = upstreams()
-    upstream.pause_s = 2.0
-    with pytest.raises(UpstreamFailed) as failed:
-        ask(upstream.url, BODY, timeout="1s")
-    assert (failed.value.status, failed.value.code) == (504, "upstream_timeout")
-
-
-def test_weights_decide_who_comes_first_and_a_failure_sends_to_the_back(free_port: Callable[[], int]) -> None:
-    gone = f"http://127.0.0.1:{free_port()}/v1"
-    heavy = Upstream(name="heavy", base_url=gone, model="m", weight=3)
-    light = Upstream(name="light", base_url=gone, model="m")
-    now = [0.0]
-
+def test_slowness_and_refusals_open_no_breaker(in_virtual_time: Run, failed: UpstreamFailed, state: str) -> None:
     async def run() -> None:
-        async with aiohttp.ClientSession() as session:
-            calls = Upstreams([heavy, light], session, clock=lambda: now[0], rng=random.Random(1))
-            first = [calls.candidates(None)[0].name for _ in range(2000)]
-            assert 0.72 < first.count("heavy") / 2000 < 0.78
+        upstreams = made(fails=failed)
+        for _ in range(5):
             with pytest.raises(UpstreamFailed):
-                await anext(calls.call(heavy, dict(BODY)))
-            assert {calls.candidates(None)[0].name for _ in range(50)} == {"light"}
-            assert len(calls.candidates(None)) == 2
-            now[0] = 6.0
-            assert {calls.candidates(None)[0].name for _ in range(50)} == {"heavy", "light"}
+                await anext(upstreams.call(U, {}))
+        seen = upstreams.seen()["u"]
+        assert seen.state == state
+        assert seen.calls == {failed.code if failed.retryable else "refused": 5}
+        assert (seen.latency_s["plain"] is not None) == ("timeout" in failed.code and "connect" not in failed.code)
 
-    asyncio.run(run())
+    in_virtual_time(run())
+
+
+def test_names_choose(in_virtual_time: Run) -> None:
+    async def run() -> None:
+        upstreams = made()
+        assert upstreams.among(None) == upstreams.among(("u", "else")) == (U,)
+        assert upstreams.among(()) == ()
+        assert (upstreams.named("u"), upstreams.named("else")) == (U, None)
+
+    in_virtual_time(run())

@@ -1,4 +1,4 @@
-"""generate: calls the upstreams in the order that route gave; the next one only before the first piece has come.
+"""generate: calls the upstreams in the order that route gave; another one only before the first piece has come.
 
 As many answers come of it as were asked for, and none goes on past a stop sequence, whatever the upstream can do.
 """
@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from watchkeeper.record import Message
+from watchkeeper.serving.attempts import Attempts
 from watchkeeper.serving.choice import CALLS
 from watchkeeper.serving.journey import INSTRUCTING, Journey, Span
 from watchkeeper.serving.parts import Parts
@@ -117,29 +118,26 @@ async def call(
     journey: Journey, parts: Parts, first: int = 0, added: Sequence[dict[str, Any]] = ()
 ) -> AsyncGenerator[Delta, None]:
     """The deltas of one call for the answers from `first` on, to the messages and what is added to them. Raises
-    `UpstreamFailed` with the last failure when every candidate failed."""
+    `UpstreamFailed` with the last failure when nobody that may answer does."""
+
     said = ground.unfound(journey)
     if said is not None:
         yield Delta(text=said, finish_reason="stop", usage=(0, 0))
         return
-    failure = UpstreamFailed(503, "upstream_unavailable", "no upstream is set for this model", retryable=False)
-    for upstream in journey.candidates:
-        journey.upstream = upstream
-        journey.attempts += 1
-        begun = False
-        deltas = parts.upstreams.call(upstream, body_of(journey, upstream, first, added))
+
+    def body(upstream: Upstream) -> dict[str, Any]:
+        return body_of(journey, upstream, first, added)
+
+    attempts = Attempts(parts.upstreams, journey.candidates, body, journey.ask)
+    journey.tried.append(attempts)
+    before = journey.attempts
+    async with aclosing(attempts.deltas()) as deltas:
         try:
             async for delta in deltas:
-                begun = True
+                journey.upstream, journey.attempts = attempts.upstream, before + len(attempts.made)
                 yield delta
-            return
-        except UpstreamFailed as error:
-            failure = error
-            if begun or not error.retryable:
-                raise
         finally:
-            await deltas.aclose()
-    raise failure
+            journey.upstream, journey.attempts = attempts.upstream, before + len(attempts.made)
 
 
 def body_of(journey: Journey, upstream: Upstream, first: int = 0, added: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
@@ -186,6 +184,9 @@ def _own(turn: Turn, message: Message) -> dict[str, Any]:
 def describe(journey: Journey, span: Span) -> None:
     """Notes on the span what is known of the call so far."""
     span.attributes |= {"attempts": journey.attempts}
+    if journey.attempts > 1:
+        span.attributes |= {"tried": "; ".join(attempts.told() for attempts in journey.tried)}
+        span.attributes |= {"hedged": any(attempts.hedged for attempts in journey.tried)}
     if journey.upstream:
         span.attributes |= {"upstream": journey.upstream.name, "model": journey.answer_model or journey.upstream.model}
     if journey.cache:

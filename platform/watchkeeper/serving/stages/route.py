@@ -1,7 +1,10 @@
 """route: which upstreams may answer, in the order in which to try them, and the messages that they will get, as many as fit
 their windows."""
 
+from collections.abc import Sequence
+
 from watchkeeper.record import Message
+from watchkeeper.serving.candidates import able, ranked
 from watchkeeper.serving.cascade import decided, told
 from watchkeeper.serving.fitting import described, fit
 from watchkeeper.serving.journey import INSTRUCTING, Journey, Span
@@ -11,31 +14,35 @@ from watchkeeper.settings import Upstream
 
 
 async def _run(journey: Journey, parts: Parts, span: Span) -> None:
-    policy, candidates = _allowed(journey, parts)
-    if candidates:
-        window = max(upstream.context for upstream in candidates)
+    policy, groups = _allowed(journey, parts)
+    among = able(journey, [upstream for group in groups for upstream in group])
+    if among:
+        window = max(upstream.context for upstream in among)
         journey.messages = fit(journey, messages, parts.tokens, window, parts.settings.preprocess.truncate)
     needed = journey.prompt_tokens + (journey.answer_tokens or 0)
-    journey.candidates = [upstream for upstream in candidates if upstream.context >= needed]
+    fitting = {upstream.name for upstream in among if upstream.context >= needed}
+    groups = [[upstream for upstream in group if upstream.name in fitting] for group in groups]
+    journey.candidates = ranked(journey, parts.upstreams, groups, span)
     span.attributes["candidates"] = ", ".join(upstream.name for upstream in journey.candidates)
     span.attributes["policy"] = policy
     span.attributes |= described(journey) | told(journey)
 
 
-def _allowed(journey: Journey, parts: Parts) -> tuple[str, list[Upstream]]:
-    """By which policy upstreams were chosen, and those that may answer, in the order in which to try them."""
+def _allowed(journey: Journey, parts: Parts) -> tuple[str, Sequence[Sequence[Upstream]]]:
+    """By which policy upstreams were chosen, and those that may answer: in groups that share the work, each asked only when
+    none of those before it can."""
+    among = parts.upstreams.among
     route = parts.settings.route(journey.request.extension.route)
     decision = journey.cascade = decided(journey, parts)
     if decision is not None:
         small, large = decision.cascade.small, decision.cascade.large
         order = (large, small) if decision.hard else (small, large)
-        return "cascade", [upstream for names in order for upstream in parts.upstreams.candidates(names)]
+        return "cascade", [among(names) for names in order]
     if journey.upstream_name is not None:
-        return "named", parts.upstreams.candidates(journey.upstream_name)
+        return "named", [among((journey.upstream_name,))]
     if route is not None and route.order == "listed":
-        listed = parts.upstreams.candidates(route.upstreams)
-        return "listed", sorted(listed, key=lambda upstream: route.upstreams.index(upstream.name))
-    return "weighted", parts.upstreams.candidates((route and route.upstreams) or None)
+        return "listed", [among((name,)) for name in route.upstreams]
+    return "balanced", [among((route and route.upstreams) or None)]
 
 
 def messages(journey: Journey) -> list[Message]:
