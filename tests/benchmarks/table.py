@@ -73,6 +73,7 @@ def show(rows: Iterable[Row]) -> None:
 
 def main() -> int:
     """Each part in turn. One that fails is named and costs the others nothing."""
+    import balancing
     import chat
     import gateways
     import grounding
@@ -82,7 +83,7 @@ def main() -> int:
 
     rows: list[Row] = []
     failed = 0
-    for part in (telemetry, gateways, serving, lake, chat, grounding):
+    for part in (telemetry, gateways, balancing, serving, lake, chat, grounding):
         try:
             for row in part.rows():
                 print(f"{row.what}: {row.ours}", file=sys.stderr)

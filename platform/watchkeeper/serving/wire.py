@@ -16,6 +16,8 @@ from watchkeeper.settings import Upstream
 
 CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 """An upstream's own code for what went wrong."""
+WAIT: Final = re.compile(r"[0-9]{1,9}")
+"""Of the header `retry-after`, as far as it is a number of seconds."""
 LONGEST_NAME: Final = 200
 MOST_TOKENS: Final = 1 << 40
 
@@ -72,10 +74,11 @@ def refusal(upstream: Upstream, status: int, body: bytes, retry_after: str | Non
         pass  # not in OpenAI's shape: the status says enough
     if status in (400, 413, 422):
         return UpstreamFailed(status, code, message, retryable=False, param=param)
+    wait = int(retry_after) if retry_after and WAIT.fullmatch(retry_after) else None
     if status == 429:
-        wait = int(retry_after) if retry_after and retry_after.isdigit() else 1
+        wait = 1 if wait is None else wait
         return UpstreamFailed(429, "rate_limit_exceeded", message, retryable=True, retry_after=wait)
-    return UpstreamFailed(502, "upstream_error", f"upstream {upstream.name}: {message}", retryable=True)
+    return UpstreamFailed(502, "upstream_error", f"upstream {upstream.name}: {message}", retryable=True, retry_after=wait)
 
 
 def _broken(upstream: Upstream, what: str) -> UpstreamFailed:

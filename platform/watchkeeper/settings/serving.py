@@ -85,7 +85,7 @@ class Upstream(Section):
     token_timeout: Duration | None = None
 
 
-def told_apart(upstreams: tuple[Upstream, ...]) -> tuple[Upstream, ...]:
+def apart(upstreams: tuple[Upstream, ...]) -> tuple[Upstream, ...]:
     names = [upstream.name for upstream in upstreams]
     twice = [name for name in names if names.count(name) > 1]
     if twice:

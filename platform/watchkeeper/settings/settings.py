@@ -32,7 +32,7 @@ from watchkeeper.settings.serving import (
     Structured,
     Traces,
     Upstream,
-    told_apart,
+    apart,
 )
 from watchkeeper.settings.tenants import Tenant, told_apart
 from watchkeeper.settings.values import Home
@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     gateway: Gateway = Gateway()
     tenants: Annotated[tuple[Tenant, ...], AfterValidator(told_apart)] = ()
     traces: Traces = Traces()
-    upstreams: Annotated[tuple[Upstream, ...], AfterValidator(told_apart)] = ()
+    upstreams: Annotated[tuple[Upstream, ...], AfterValidator(apart)] = ()
     balancing: Balancing = Balancing()
     routes: Routes = ()
     cascade: CascadeForAll = None

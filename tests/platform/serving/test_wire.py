@@ -49,3 +49,12 @@ def test_what_is_no_answer_is_a_failure_that_another_may_mend(body: bytes) -> No
     with pytest.raises(UpstreamFailed) as failed:
         completion(UPSTREAM, body)
     assert failed.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "kept"),
+    [(429, "7", 7), (503, "7", 7), (429, None, 1), (503, None, None), (503, "Wed, 21 Oct 2026 07:28:00 GMT", None),
+     (429, "\u00b2", 1), (503, "9" * 5_000, None), (429, "-3", 1)],
+)  # fmt: skip
+def test_when_to_come_back_is_a_number_of_seconds_or_nothing(status: int, said: str | None, kept: int | None) -> None:
+    assert refusal(UPSTREAM, status, b"{}", said).retry_after == kept
