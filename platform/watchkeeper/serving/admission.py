@@ -42,6 +42,7 @@ class Admission:
         )
         self._budgets = budgets
         self._tenants = {tenant.name: tenant for tenant in settings.tenants}
+        self._unlimited: dict[str, Tenant] = {}
         self._prices = {upstream.name: upstream.price for upstream in settings.all_upstreams}
         prices = self._prices.values()
         self._dearest = Price(input=max(price.input for price in prices), output=max(price.output for price in prices))
@@ -56,7 +57,10 @@ class Admission:
 
     def of(self, tenant: str) -> Tenant:
         """What a tenant may: everything, where the settings do not know it."""
-        return self._tenants.get(tenant) or Tenant(name=tenant)
+        known = self._tenants.get(tenant) or self._unlimited.get(tenant)
+        if known is None:
+            known = self._unlimited[tenant] = Tenant(name=tenant)  # as many as keys name
+        return known
 
     def allowances(self) -> Iterator[tuple[Tenant, Allowance]]:
         """What every tenant with limits has left."""

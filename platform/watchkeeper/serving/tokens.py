@@ -56,8 +56,6 @@ class TokenCounter:
 
     def text(self, text: str) -> int:
         """Tokens of one text, without any template."""
-        if self._tokenizer is None:
-            return estimate(text)
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         known = self._known.get(digest)
         if known is None:
@@ -67,6 +65,8 @@ class TokenCounter:
         return known
 
     def _count(self, text: str) -> int:
+        if self._tokenizer is None:
+            return estimate(text)
         if len(text) <= EXACT_CHARACTERS:
             return self._read(text)
         middle = (len(text) - _SAMPLE) // 2
