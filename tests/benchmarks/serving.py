@@ -63,7 +63,7 @@ class Plan:
     """`runs`: of each; `prompts`: one after the other in a run; `requests`: of a run under load; `seconds`: of a run of the
     peer's."""
 
-    runs: int = 5
+    runs: int = 3
     prompts: int = 200
     requests: int = 2_000
     seconds: float = 6.0
@@ -146,7 +146,7 @@ def _records(home: Path) -> list[Record]:
 
 
 def _guarded(one: tuple[str, int], connections: int, plan: Plan) -> Run:
-    return gateways.run(one, connections, plan.requests / 4)
+    return gateways.run(one, connections, plan.requests / 10)
 
 
 def _against_litellm(folder: Path, guarded: Runs, plan: Plan) -> Iterator[Row]:

@@ -22,7 +22,7 @@ class Unlogged(Spool):
 
 
 def _open(settings: Settings) -> tuple[Spool, str]:
-    return Unlogged.open(settings.spool_folder, "bench"), "bench"
+    return Unlogged.open(settings.spool_folder, "gateway-0"), "gateway-0"
 
 
 if __name__ == "__main__":

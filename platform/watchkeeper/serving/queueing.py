@@ -98,7 +98,7 @@ class Line:
         """Those who have waited as long as anyone may; they have left the line."""
         bound = self._bound(now)
         late: list[Waiter] = []
-        while self._by_age and now - self._oldest.arrived >= bound:
+        while self._by_age and now >= self._oldest.arrived + bound:
             late.append(self._oldest)
             self.remove(late[-1])
         return late
@@ -113,7 +113,7 @@ class Line:
         """When somebody will have waited too long, unless something happens before; None: nobody waits."""
         if not self._by_age:
             return None
-        standing = now - self._since >= self._limit_s
+        standing = self._standing(now)
         # Not standing: it will be then, at the latest, and nobody has waited for longer than there was anybody.
         return self._oldest.arrived + self._target_s if standing else self._since + self._limit_s
 
@@ -122,7 +122,11 @@ class Line:
         return self._by_age[next(iter(self._by_age))]
 
     def _bound(self, now: float) -> float:
-        return self._target_s if now - self._since >= self._limit_s else self._limit_s
+        return self._target_s if self._standing(now) else self._limit_s
+
+    def _standing(self, now: float) -> bool:
+        # Summed as in `due`: a difference may be rounded to less than the limit at the very time that is due.
+        return now >= self._since + self._limit_s
 
     def _take(self, at: int) -> Waiter:
         waiter = self._ordered.pop(at)

@@ -98,6 +98,20 @@ def test_a_full_line_sends_away_who_would_be_last(arrivals: list[tuple[str, int]
     assert len(served(waiting)) == here
 
 
+@given(st.floats(0, 1e6), st.floats(0, 5))
+def test_at_the_time_that_is_due_somebody_goes_or_the_time_moves_on(began: float, pause: float) -> None:
+    waiting = line(10)
+    waiting.arrive(Waiter("a", 5, began), began)
+    now = began + pause
+    waiting.late(now)
+    for _ in range(3):
+        if (due := waiting.due(now)) is None:
+            return
+        now = max(now, due)
+        waiting.late(now)
+    raise AssertionError("it is due again and again")
+
+
 def test_a_flood_that_fills_the_line_makes_room_for_others() -> None:
     waiting = line(10)
     for _ in range(30):
@@ -125,7 +139,7 @@ def test_nobody_waits_longer_than_the_limit_nor_than_the_target_in_a_standing_li
         until = now + pause
         while (due := waiting.due(now)) is not None and due <= until:
             now = max(now, due)
-            standing = since is not None and now - since >= LIMIT_S
+            standing = since is not None and now >= since + LIMIT_S
             for waiter in waiting.late(now):
                 waited = now - waiter.arrived
                 assert waited >= (TARGET_S if standing else LIMIT_S) - 1e-9, "sent away too soon"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -67,6 +67,7 @@ def test_the_estimate_is_on_the_safe_side_of_what_common_tokenizers_count(text: 
     assert 0.95 * least <= TokenCounter().text(text) <= 1.75 * most
 
 
+@example("\x7f", "")
 @given(st.text(max_size=100), st.text(max_size=100))
 def test_the_estimate_grows_with_the_text(one: str, other: str) -> None:
     counter = TokenCounter()
