@@ -21,6 +21,9 @@ INVALID_JSON: Final = "invalid_json"
 MOST_SCHEMA_BYTES: Final = 65_536
 REMEMBERED: Final = 128
 """Schemas that are kept compiled."""
+MOST_STEPS: Final = 10_000
+"""Schemas that may have to look at one and the same value, each as often as there are ways to it: a few references, each
+named twice by the one before, are 2^n."""
 MOST_PROBLEM: Final = 300
 _REGEX_BYTES: Final = 1_000_000
 _MASK: Final = "the value"
@@ -114,9 +117,10 @@ def _check_references(schema: dict[str, Any]) -> None:
             reference = part.get(key)
             if isinstance(reference, str) and not reference.startswith("#"):
                 raise SchemaRefused(f"json_schema.schema: {key} must begin with #; schemas from elsewhere are not fetched")
-    done: set[int] = set()
+    anchors = _anchors(schema)
+    steps: dict[int, int] = {}
     for part in _objects(schema):
-        _follow(part, schema, [], done)
+        _follow(part, schema, anchors, [], steps)
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
@@ -131,23 +135,38 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
             waiting.extend(part)
 
 
-def _follow(part: Any, schema: dict[str, Any], path: list[int], done: set[int]) -> None:
-    """Depth first along all schemas that look at the same value. `path`: the ones we came by."""
-    if not isinstance(part, dict) or id(part) in done:
-        return
+def _anchors(schema: dict[str, Any]) -> dict[str, Any]:
+    """The parts of a schema that have names of their own; of several with one name, the first."""
+    named: dict[str, Any] = {}
+    for part in _objects(schema):
+        for key in ("$anchor", "$dynamicAnchor"):
+            if isinstance(part.get(key), str):
+                named.setdefault(part[key], part)
+    return named
+
+
+def _follow(part: Any, schema: dict[str, Any], anchors: dict[str, Any], path: list[int], steps: dict[int, int]) -> int:
+    """Depth first along all schemas that look at the same value; how many that are, each as often as it is come by.
+    `path`: the ones we came by; `steps`: what is known."""
+    if not isinstance(part, dict):
+        return 0
+    if id(part) in steps:
+        return steps[id(part)]
     if id(part) in path or len(path) > DEEPEST:
         raise SchemaRefused("json_schema.schema: a $ref leads back to itself; nothing can ever fit it")
     path.append(id(part))
-    for other in _same_value(part, schema):
-        _follow(other, schema, path, done)
+    count = 1 + sum(_follow(other, schema, anchors, path, steps) for other in _same_value(part, schema, anchors))
     path.pop()
-    done.add(id(part))
+    if count > MOST_STEPS:
+        raise SchemaRefused(f"json_schema.schema: its references lead to more than {MOST_STEPS} schemas for one value")
+    steps[id(part)] = count
+    return count
 
 
-def _same_value(part: dict[str, Any], schema: dict[str, Any]) -> Iterator[Any]:
+def _same_value(part: dict[str, Any], schema: dict[str, Any], anchors: dict[str, Any]) -> Iterator[Any]:
     for key in ("$ref", "$dynamicRef", "$recursiveRef"):
         if isinstance(part.get(key), str):
-            yield _target(schema, part[key])
+            yield _target(schema, anchors, part[key])
     for key in _IN_PLACE:
         yield from part[key] if isinstance(part.get(key), list) else ()
     for key in ("not", "if", "then", "else"):
@@ -156,12 +175,11 @@ def _same_value(part: dict[str, Any], schema: dict[str, Any]) -> Iterator[Any]:
     yield from dependent.values() if isinstance(dependent, dict) else ()
 
 
-def _target(schema: dict[str, Any], reference: str) -> Any:
+def _target(schema: dict[str, Any], anchors: dict[str, Any], reference: str) -> Any:
     """What a reference within a schema names: by its place, or by an anchor."""
     name = reference.removeprefix("#")
     if name and not name.startswith("/"):
-        anchors = ("$anchor", "$dynamicAnchor")
-        return next((part for part in _objects(schema) if any(part.get(key) == name for key in anchors)), None)
+        return anchors.get(name)
     found: Any = schema
     for step in name.split("/")[1:]:
         step = unquote(step).replace("~1", "/").replace("~0", "~")

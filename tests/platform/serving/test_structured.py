@@ -106,6 +106,18 @@ def test_hostile_schemas_are_refused_before_anybody_is_asked(schema: dict[str, A
     assert "\n" not in str(refused.value)
 
 
+def test_a_few_references_that_each_double_the_work_are_refused() -> None:
+    chain = {f"a{at}": {"allOf": [{"$ref": f"#/$defs/a{at + 1}"}, {"$ref": f"#/$defs/a{at + 1}"}]} for at in range(25)}
+    with pytest.raises(SchemaRefused, match="for one value"):
+        shape({"$ref": "#/$defs/a0", "$defs": chain | {"a25": {"type": "object"}}})
+
+
+def test_many_references_to_an_anchor_cost_no_more_than_they_are_long() -> None:
+    started = time.perf_counter()
+    shape({"not": {"enum": [{"$ref": "#x"} for _ in range(4_500)]}})
+    assert time.perf_counter() - started < 2
+
+
 def test_a_deep_schema_is_refused() -> None:
     schema: dict[str, Any] = {"type": "string"}
     for _ in range(200):
