@@ -96,23 +96,37 @@ async def _passages(journey: Journey, parts: Parts) -> tuple[tuple[Source, ...],
             for verdict in judged.verdicts
         ]
         if stop is None:
-            text = neutralise(redact(source.text, judged.spans)[0])
-            kept.append(msgspec.structs.replace(source, text=text))
+            title = _cleaned(source.title, 0, judged.spans)
+            text = _cleaned(source.text, len(source.title) + 1, judged.spans)
+            kept.append(msgspec.structs.replace(source, title=title, text=text))
     return tuple(kept), verdicts
 
 
+def _shown(source: Source) -> str:
+    """What the model reads of a passage: its title was written by whoever wrote the rest."""
+    return f"{source.title}\n{source.text}"
+
+
+def _cleaned(part: str, first: int, spans: Sequence[Place]) -> str:
+    """The title or the text as the model gets it. `first`: where it stands in what is shown, of which `spans` are."""
+    last = first + len(part)
+    inside = [(max(a, first) - first, min(b, last) - first, name) for a, b, name in spans if a < last and b > first]
+    return neutralise(redact(part, inside)[0])
+
+
 async def _judge_passage(journey: Journey, parts: Parts, source: Source) -> Judgement:
-    known = parts.judged_passages.get((journey.release.digest, source.text))
+    shown = _shown(source)
+    known = parts.judged_passages.get((journey.release.digest, shown))
     if known is not None:
         return known
     with contextlib.suppress(EncoderUnavailable):  # guards that need the embedding then say `unknown`
-        await embed(journey, parts, windows(source.text))
-    subject = Subject(target="context", text=source.text, scan=scan_copy(source.text))
+        await embed(journey, parts, windows(shown))
+    subject = Subject(target="context", text=shown, scan=scan_copy(shown))
     judged = judge_text(parts.guards, journey.release.policies, subject, journey.embeddings)
     if all(verdict.action != "unknown" for verdict in judged.verdicts):
         if len(parts.judged_passages) >= REMEMBERED:
             parts.judged_passages.clear()
-        parts.judged_passages[(journey.release.digest, source.text)] = judged
+        parts.judged_passages[(journey.release.digest, shown)] = judged
     return judged
 
 
