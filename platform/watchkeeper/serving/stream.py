@@ -75,6 +75,7 @@ class Windows:
                 withhold(journey, stop, exposed=self._emitted)
                 self.blocked = True
         if self.blocked:
+            conclude(journey)  # what was wrong with a withheld answer may not be told either
             return
         if self._parts.settings.stages.postprocess:
             with journey.step("postprocess"):

@@ -85,8 +85,9 @@ async def settle(journey: Journey, parts: Parts, span: Span) -> None:
         seen = span.attributes.get("json")
         span.attributes["json"] = settled.how if seen in (None, "valid") or settled.how == "invalid" else seen
         if settled.problem is not None and settings.on_invalid == "refuse":
-            message = f"the answer is not the JSON that was asked for: {settled.problem}"
-            raise UpstreamFailed(502, INVALID_JSON, message, retryable=False)
+            # What is wrong may name keys that the model made up, which no guard has read: that is for the record only.
+            span.attributes["json_error"] = settled.problem
+            raise UpstreamFailed(502, INVALID_JSON, "the answer is not the JSON that was asked for", retryable=False)
 
 
 async def _again(journey: Journey, parts: Parts, text: str, problem: str) -> str | None:
