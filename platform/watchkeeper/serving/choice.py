@@ -19,6 +19,11 @@ TEXTS: Final = ("reasoning_content", "reasoning", "refusal")
 """Fields of a message that are text beside its content; in streams they come in pieces, as the content does."""
 UNDERSTOOD: Final = frozenset((CALLS, "function_call", *TEXTS))
 """What may leave of a message's other fields: what the guards can read."""
+WRITTEN: Final = (*TEXTS, "name")
+"""The texts among them; a client's message may name who speaks."""
+CALLING: Final = (CALLS, "function_call")
+SAID_BESIDE: Final = (*CALLING, *WRITTEN)
+"""What the guards read of a client's message besides its content."""
 MOST_CALLS: Final = 128
 
 
@@ -138,7 +143,7 @@ def _bodies(message: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
 
 def readable(message: dict[str, Any]) -> list[Any]:
     """All that a guard has to read of a message's other fields; what is written in JSON is a `Document`."""
-    texts = [message[key] for key in TEXTS if isinstance(message.get(key), str)]
+    texts = [message[key] for key in WRITTEN if isinstance(message.get(key), str)]
     calls = [[name, Document(text)] for name, text in spoken_calls(message)]
     return [*texts, *calls]
 
@@ -147,7 +152,7 @@ def with_texts(message: dict[str, Any], texts: list[Any]) -> dict[str, Any]:
     """The message with the texts that `readable` gave changed."""
     left = iter(texts)
     changed = dict(message)
-    for key in TEXTS:
+    for key in WRITTEN:
         if isinstance(message.get(key), str):
             changed[key] = next(left)
     if isinstance(message.get(CALLS), list):

@@ -20,7 +20,7 @@ from watchkeeper.serving.balancing import Ask
 from watchkeeper.serving.cache import Keys
 from watchkeeper.serving.calibration import Decision
 from watchkeeper.serving.check import Checker
-from watchkeeper.serving.choice import Choice, written_calls
+from watchkeeper.serving.choice import WRITTEN, Choice, written_calls
 from watchkeeper.serving.redacted import redacted_record
 from watchkeeper.serving.request import ChatRequest, Refused, Turn
 from watchkeeper.serving.wire import Delta
@@ -316,4 +316,5 @@ def _pieces(turn: Turn, content: str) -> list[str]:
     if not turn.images and not turn.calls:
         return [content]
     images = [f"[image sha256:{image}]" for image in turn.images]
-    return [piece for piece in (content, *written_calls(turn.calls), *images) if piece]
+    beside = [f"[{key}] {turn.calls[key]}" for key in WRITTEN if isinstance(turn.calls.get(key), str)]
+    return [piece for piece in (content, *beside, *written_calls(turn.calls), *images) if piece]

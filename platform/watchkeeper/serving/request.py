@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
+from watchkeeper.serving.choice import CALLING, SAID_BESIDE
 from watchkeeper.serving.shapes import ImagePart, Message, StreamOptions
 from watchkeeper.serving.structured import SchemaRefused, Shape, shape_of
 from watchkeeper.settings import PRIORITIES
@@ -57,7 +58,8 @@ class Extension(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Turn(msgspec.Struct, frozen=True):
     """One message of the client's. `text`: its text parts joined. `body`: the message as it came, for the upstream;
-    `images`: of the pictures in it, sha256, which are logged. `calls`: the fields that hold calls of an earlier answer."""
+    `images`: of the pictures in it, sha256, which are logged. `calls`: the fields that say something beside its content:
+    calls and thoughts of an earlier answer, a speaker's name."""
 
     role: str
     text: str
@@ -134,7 +136,8 @@ def needs(request: ChatRequest) -> frozenset[str]:
     asked = request.forwarded
     shape = asked.get("response_format")
     found = {
-        "tools": bool(asked.get("tools") or asked.get("functions")) or any(turn.calls for turn in request.turns),
+        "tools": bool(asked.get("tools") or asked.get("functions"))
+        or any(turn.calls.keys() & CALLING for turn in request.turns),
         "json": isinstance(shape, dict) and shape.get("type", "text") != "text",
         "vision": any(turn.images for turn in request.turns),
         "logprobs": bool(asked.get("logprobs")),
@@ -208,7 +211,7 @@ def _no_number(name: str) -> float:
 def _turn(message: Message, body: dict[str, Any]) -> Turn:
     """`body`: the message as it came."""
     content = message.content
-    calls = {key: body[key] for key in ("tool_calls", "function_call") if body.get(key)}
+    calls = {key: body[key] for key in SAID_BESIDE if body.get(key)}
     role = str(body["role"])
     if content is None or isinstance(content, str):
         return Turn(role, content or "", body, calls=calls)

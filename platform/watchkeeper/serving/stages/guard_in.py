@@ -50,8 +50,8 @@ async def _run(journey: Journey, parts: Parts, span: Span) -> None:
 
 
 async def _calls(journey: Journey, parts: Parts, turn: Turn) -> tuple[dict[str, Any], tuple[Verdict, ...]]:
-    """What the model will see of the calls in an earlier answer, and the verdicts on what is written in them: the client
-    says that the model wrote it."""
+    """What the model will see of what is said beside a message's content, and the verdicts on it: of calls and thoughts the
+    client says that the model wrote them."""
     if not turn.calls:
         return turn.calls, ()
     leaves = Leaves(readable(turn.calls))
