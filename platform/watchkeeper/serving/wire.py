@@ -72,6 +72,8 @@ def refusal(upstream: Upstream, status: int, body: bytes, retry_after: str | Non
         param = _name(error.get("param"))
     except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
         pass  # not in OpenAI's shape: the status says enough
+    if status in (401, 403):  # about our key, which some put into what they say
+        return _broken(upstream, f"does not let this gateway in (HTTP {status}); see its api_key_env")
     if status in (400, 413, 422):
         return UpstreamFailed(status, code, message, retryable=False, param=param)
     wait = int(retry_after) if retry_after and WAIT.fullmatch(retry_after) else None

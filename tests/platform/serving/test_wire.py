@@ -31,6 +31,14 @@ def test_a_refusal_in_no_shape_is_one_all_the_same(body: bytes) -> None:
     assert (failed.status, failed.code, failed.param) == (422, "upstream_error", None)
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_what_an_upstream_says_of_our_key_is_not_passed_on(status: int) -> None:
+    body = b'{"error": {"message": "Incorrect API key provided: sk-our-own-1234", "code": "invalid_api_key"}}'
+    failed = refusal(UPSTREAM, status, body, None)
+    assert (failed.status, failed.code, failed.retryable) == (502, "upstream_error", True)
+    assert "sk-our" not in failed.message
+
+
 def test_every_choice_of_an_answer_is_read() -> None:
     body = (
         b'{"model": "m", "usage": {"prompt_tokens": 1, "completion_tokens": 2}, "choices": ['
