@@ -9,7 +9,7 @@ import contextlib
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import aiohttp
@@ -25,6 +25,7 @@ from watchkeeper.serving import completion, traces
 from watchkeeper.serving.access import caller_of, turned_away
 from watchkeeper.serving.admission import Admission
 from watchkeeper.serving.building import build, open_spool
+from watchkeeper.serving.choice import Piece
 from watchkeeper.serving.embedding import wanted
 from watchkeeper.serving.failure import defect, freeze, log_defect, refuse
 from watchkeeper.serving.intake import Intake
@@ -137,10 +138,10 @@ class Gateway:
             await self._keep(journey)
             await _deliver(send, completion.stream_part(ending, last=True))
         except asyncio.CancelledError:
-            await self._disconnected(journey)
+            await self._disconnected(journey, pieces)
             raise
         except ClientDisconnect:
-            await self._disconnected(journey)
+            await self._disconnected(journey, pieces)
         except Exception as error:  # its record says what became of it, where it had none yet
             await self._break_off(journey, error, send)
         finally:
@@ -166,10 +167,16 @@ class Gateway:
         with contextlib.suppress(ClientDisconnect):
             await _deliver(send, completion.stream_part(completion.broken(refused), last=True))
 
-    async def _disconnected(self, journey: Journey) -> None:
-        """The record of a request whose client has gone, unless it has one already."""
-        if not journey.kept:
-            journey.error, journey.status = "disconnected", DISCONNECTED
+    async def _disconnected(self, journey: Journey, pieces: AsyncGenerator[Piece, None] | None = None) -> None:
+        """The record of a request whose client has gone, unless it has one already. Made when its stream has ended, as only
+        then it is known what the upstream used."""
+        if journey.kept:
+            return
+        journey.error, journey.status = "disconnected", DISCONNECTED
+        try:
+            if pieces is not None:
+                await pieces.aclose()
+        finally:
             with contextlib.suppress(SpoolFull):  # the spool notes by itself what it could not take
                 await asyncio.shield(self._keep(journey))
 

@@ -43,7 +43,8 @@ class Kept:
 
 
 class Scripted:
-    """A loop that streams two pieces, or raises: `refused` before anything has left, `broken` in the middle."""
+    """A loop that streams two pieces, or raises: `refused` before anything has left, `broken` in the middle. What was used
+    is known when the stream has ended."""
 
     def __init__(self, how: str) -> None:
         self.how = how
@@ -53,10 +54,13 @@ class Scripted:
             raise Refused(400, "content_filter", "blocked")
 
         async def pieces() -> Any:
-            yield Piece(0, "one ")
-            if self.how == "broken":
-                raise ZeroDivisionError
-            yield Piece(0, "two")
+            try:
+                yield Piece(0, "one ")
+                if self.how == "broken":
+                    raise ZeroDivisionError
+                yield Piece(0, "two")
+            finally:
+                journey.usage = (3, 2)
 
         return pieces()
 
@@ -127,6 +131,12 @@ def test_a_stream_that_goes_well_has_one_record() -> None:
 def test_a_client_that_is_gone_at_any_part_leaves_one_record(fail_at: str) -> None:
     records, _ = ask(fail_at=fail_at)
     assert len(records) == 1
+
+
+@pytest.mark.parametrize("fail_at", ["one ", "two"])
+def test_what_was_used_for_a_client_that_is_gone_is_in_its_record(fail_at: str) -> None:
+    records, _ = ask(fail_at=fail_at)
+    assert [(record.error, record.output_tokens) for record in records] == [("disconnected", 2)]
 
 
 def test_a_record_that_cannot_be_made_leaves_one_without_any_text() -> None:
