@@ -19,13 +19,14 @@ from watchkeeper.serving.mending import mended
 INVALID_JSON: Final = "invalid_json"
 """The code of an answer that is not the JSON that was asked for."""
 MOST_SCHEMA_BYTES: Final = 65_536
-REMEMBERED: Final = 128
+REMEMBERED: Final = 64
 """Schemas that are kept compiled."""
 MOST_STEPS: Final = 10_000
 """Schemas that may have to look at one and the same value, each as often as there are ways to it: a few references, each
 named twice by the one before, are 2^n."""
 MOST_PROBLEM: Final = 300
 _REGEX_BYTES: Final = 1_000_000
+"""Of all compiled patterns of a schema together, about: they stay in memory for as long as it is remembered."""
 _MASK: Final = "the value"
 _IN_PLACE: Final = ("allOf", "anyOf", "oneOf")
 """Keywords whose schemas look at the same value again."""
@@ -87,11 +88,12 @@ def _compiled(schema: dict[str, Any]) -> Any:
     if parsed(key.decode()) is None:
         raise SchemaRefused(f"json_schema.schema: nested deeper than {DEEPEST} levels")
     _check_references(schema)
+    most = _REGEX_BYTES // max(1, _patterns(schema))
     try:
         compiled = jsonschema_rs.validator_for(
             schema,
             retriever=_fetch_nothing,
-            pattern_options=jsonschema_rs.RegexOptions(size_limit=_REGEX_BYTES, dfa_size_limit=_REGEX_BYTES),
+            pattern_options=jsonschema_rs.RegexOptions(size_limit=most, dfa_size_limit=most),
             mask=_MASK,
         )
     except ValueError as error:  # `ValidationError` among them
@@ -101,6 +103,15 @@ def _compiled(schema: dict[str, Any]) -> Any:
     if len(_compiled_schemas) > REMEMBERED:
         _compiled_schemas.popitem(last=False)
     return compiled
+
+
+def _patterns(schema: dict[str, Any]) -> int:
+    """How many patterns a schema has."""
+    count = 0
+    for part in _objects(schema):
+        named = part.get("patternProperties")
+        count += isinstance(part.get("pattern"), str) + (len(named) if isinstance(named, dict) else 0)
+    return count
 
 
 def _fetch_nothing(uri: str) -> Any:

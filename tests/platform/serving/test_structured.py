@@ -118,6 +118,14 @@ def test_many_references_to_an_anchor_cost_no_more_than_they_are_long() -> None:
     assert time.perf_counter() - started < 2
 
 
+def test_the_patterns_of_a_schema_share_what_one_may_take() -> None:
+    large = r"(\w{15}){50}"
+    shape({"pattern": large})
+    with pytest.raises(SchemaRefused):
+        shape({"allOf": [{"patternProperties": {f"{large}{at}": {}}} for at in range(500)]})
+    shape({"properties": {f"p{at}": {"pattern": r"^[\w.+-]+@[\w-]+\.[\w.]+$"} for at in range(50)}})
+
+
 def test_a_deep_schema_is_refused() -> None:
     schema: dict[str, Any] = {"type": "string"}
     for _ in range(200):
