@@ -256,6 +256,9 @@ class Gateway:
             return completion.error(Refused(400, "invalid_value", f"input: {error}", param="input"), {})
         except EncoderUnavailable as away:
             return completion.error(Refused(503, "encoder_unavailable", str(away), retry_after=5), {})
+        except Exception as error:  # the file of budgets, say, on a disk that has gone
+            log_defect("embeddings", error)
+            return completion.error(Refused(500, "internal_error", "the gateway failed; its log tells more"), {})
         return completion.embeddings(vectors, self.parts.settings.encoder.model, tokens, asked.packed)
 
     async def models(self, request: Request) -> Response:

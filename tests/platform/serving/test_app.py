@@ -190,6 +190,24 @@ def tell(body: bytes, *, full: bool = False, redact: Any = None) -> tuple[list[A
     return spool.records, response.status_code, json.loads(response.body)
 
 
+def test_embeddings_that_break_are_answered_in_openais_shape(caplog: pytest.LogCaptureFixture) -> None:
+    class Gone:
+        def text(self, text: str) -> int:
+            raise OSError(5, f"broken at {text}")
+
+    gateway = gateway_on(Kept(False))
+    gateway.parts.tokens = cast(Any, Gone())
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b'{"input": "a secret"}', "more_body": False}
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/embeddings", "headers": [], CALLER: ANYBODY}
+    response = asyncio.run(gateway.embeddings(Request(scope, receive)))
+    assert response.status_code == 500
+    assert json.loads(bytes(response.body))["error"]["code"] == "internal_error"
+    assert "secret" not in caplog.text
+
+
 THUMB = {"request_id": "0a" * 16, "score": 1}
 
 
