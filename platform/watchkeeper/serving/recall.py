@@ -139,7 +139,7 @@ def _keys(journey: Journey, parts: Parts) -> Keys | None:
 
 def _near(journey: Journey) -> bytes | None:
     spoken = [turn for turn in journey.turns if turn.role == "user"]
-    if not spoken or spoken[-1].images:
+    if not spoken or spoken[-1].images or len(spoken[-1].body) > 2:  # more than role and content: who speaks, say
         return None
     likeness = canonical(spoken[-1].text)
     return None if likeness is None else _digest(journey, likeness)

@@ -269,6 +269,9 @@ def test_near_questions_share_an_answer_where_that_is_wanted_and_reversals_never
             assert await gateway.kept("Is A better than B?", embedding=leaning(0)) == "miss"
             assert await gateway.kept("is a better than b", embedding=leaning(0.1)) == "miss", "capitals may mean something"
             assert await gateway.kept("Hi, is A better than B?", embedding=leaning(0.1)) == "near"
+            hers = [{"role": "user", "content": "Hello, is A better than B?", "name": "ann"}]
+            key = hers[0]["content"]
+            assert await gateway.kept(key, embedding=leaning(0.1), messages=hers) == "miss", "the model is told who asks"
             assert await gateway.kept("Hi! Is A better than B?", embedding=leaning(0.5)) == "miss"
             assert await gateway.kept("Is B better than A?", embedding=leaning(0)) == "miss"
             assert await gateway.kept("Is A not better than B?", embedding=leaning(0)) == "miss"
