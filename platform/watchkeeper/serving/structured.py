@@ -24,6 +24,11 @@ REMEMBERED: Final = 64
 MOST_STEPS: Final = 10_000
 """Schemas that may have to look at one and the same value, each as often as there are ways to it: a few references, each
 named twice by the one before, are 2^n."""
+MOST_LOOKS: Final = 10_000_000
+"""How often an answer's values may have to be looked at: as a schema may contain itself, and twice, an answer that is n
+levels deep may take 2^n."""
+_MOST_PAIRS: Final = 50_000
+"""Of a schema and a value, that are counted for it."""
 MOST_PROBLEM: Final = 300
 _REGEX_BYTES: Final = 1_000_000
 """Of all compiled patterns of a schema together, about: they stay in memory for as long as it is remembered."""
@@ -43,7 +48,10 @@ class Shape:
     """What an answer has to be: a JSON object, or JSON that fits a schema."""
 
     def __init__(self, schema: dict[str, Any] | None = None) -> None:
-        self._validator = None if schema is None else _compiled(schema)
+        self._validator: Any = None
+        self._looks: _Looks | None = None
+        if schema is not None:
+            self._validator, self._looks = _compiled(schema)
 
     def problem(self, text: str) -> str | None:
         """Why a text is not what it has to be, in words for a model, with none of its values; None where it is."""
@@ -52,6 +60,8 @@ class Shape:
             return "it is not valid JSON"
         if self._validator is None:
             return None if isinstance(value, dict) else "it is not a JSON object"
+        if self._looks is not None and self._looks.too_many(value):
+            return "it is nested too deeply to be checked against its schema"
         error = next(self._validator.iter_errors(value), None)
         if error is None:
             return None
@@ -73,11 +83,12 @@ def shape_of(response_format: object) -> Shape | None:
     return Shape(schema)
 
 
-_compiled_schemas: OrderedDict[bytes, Any] = OrderedDict()
+_compiled_schemas: "OrderedDict[bytes, tuple[Any, _Looks | None]]" = OrderedDict()
 
 
-def _compiled(schema: dict[str, Any]) -> Any:
-    """The schema's validator. Patterns are matched in linear time: look-around and back-references are refused."""
+def _compiled(schema: dict[str, Any]) -> "tuple[Any, _Looks | None]":
+    """The schema's validator, and who counts its looks, where it has references. Patterns are matched in linear time:
+    look-around and back-references are refused."""
     key = msgspec.json.encode(schema)
     known = _compiled_schemas.get(key)
     if known is not None:
@@ -87,7 +98,7 @@ def _compiled(schema: dict[str, Any]) -> Any:
         raise SchemaRefused(f"json_schema.schema: {len(key)} bytes; at most {MOST_SCHEMA_BYTES} are taken")
     if parsed(key.decode()) is None:
         raise SchemaRefused(f"json_schema.schema: nested deeper than {DEEPEST} levels")
-    _check_references(schema)
+    looks = _check_references(schema)
     most = _REGEX_BYTES // max(1, _patterns(schema))
     try:
         compiled = jsonschema_rs.validator_for(
@@ -99,10 +110,10 @@ def _compiled(schema: dict[str, Any]) -> Any:
     except ValueError as error:  # `ValidationError` among them
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SchemaRefused(f"json_schema.schema: {message[:MOST_PROBLEM]}") from None
-    _compiled_schemas[key] = compiled
+    made = _compiled_schemas[key] = compiled, looks
     if len(_compiled_schemas) > REMEMBERED:
         _compiled_schemas.popitem(last=False)
-    return compiled
+    return made
 
 
 def _patterns(schema: dict[str, Any]) -> int:
@@ -118,20 +129,24 @@ def _fetch_nothing(uri: str) -> Any:
     raise ValueError("schemas from elsewhere are not fetched")
 
 
-def _check_references(schema: dict[str, Any]) -> None:
+def _check_references(schema: dict[str, Any]) -> "_Looks | None":
     """Refuses references to elsewhere, and those that lead back to themselves without going into a value: whoever follows
-    them never arrives."""
+    them never arrives. Gives who counts the looks, where there are any."""
+    some = False
+    named = "id" if "draft-04" in str(schema.get("$schema")) else "$id"
     for part in _objects(schema):
-        if part is not schema and isinstance(part.get("$id"), str):
-            raise SchemaRefused("json_schema.schema: $id may stand at its root only")
+        if part is not schema and isinstance(part.get(named), str):
+            raise SchemaRefused(f"json_schema.schema: {named} may stand at its root only")
         for key in ("$ref", "$dynamicRef", "$recursiveRef"):
             reference = part.get(key)
+            some = some or isinstance(reference, str)
             if isinstance(reference, str) and not reference.startswith("#"):
                 raise SchemaRefused(f"json_schema.schema: {key} must begin with #; schemas from elsewhere are not fetched")
     anchors = _anchors(schema)
     steps: dict[int, int] = {}
     for part in _objects(schema):
         _follow(part, schema, anchors, [], steps)
+    return _Looks(schema, anchors) if some else None
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
@@ -182,8 +197,8 @@ def _same_value(part: dict[str, Any], schema: dict[str, Any], anchors: dict[str,
         yield from part[key] if isinstance(part.get(key), list) else ()
     for key in ("not", "if", "then", "else"):
         yield part.get(key)
-    dependent = part.get("dependentSchemas")
-    yield from dependent.values() if isinstance(dependent, dict) else ()
+    for key in ("dependentSchemas", "dependencies"):
+        yield from part[key].values() if isinstance(part.get(key), dict) else ()
 
 
 def _target(schema: dict[str, Any], anchors: dict[str, Any], reference: str) -> Any:
@@ -199,6 +214,51 @@ def _target(schema: dict[str, Any], anchors: dict[str, Any], reference: str) -> 
         elif isinstance(found, list):
             found = found[int(step)] if step.isdigit() and int(step) < len(found) else None
     return found
+
+
+class _Looks:
+    """Counts how often a validator may have to look at the values of an answer: at each by every way that leads to it."""
+
+    def __init__(self, schema: dict[str, Any], anchors: dict[str, Any]) -> None:
+        self._schema = schema
+        self._anchors = anchors
+
+    def too_many(self, value: Any) -> bool:
+        known: dict[tuple[int, int], int] = {}
+
+        def count(part: Any, value: Any) -> int:
+            if not isinstance(part, dict):
+                return 1
+            pair = id(part), id(value)
+            if pair not in known:
+                looks = 1 + sum(count(other, value) for other in _same_value(part, self._schema, self._anchors))
+                looks += sum(count(other, inner) for other, inner in _inside(part, value))
+                if looks > MOST_LOOKS or len(known) >= _MOST_PAIRS:
+                    raise OverflowError
+                known[pair] = looks
+            return known[pair]
+
+        try:
+            count(self._schema, value)
+        except (OverflowError, RecursionError):
+            return True
+        return False
+
+
+def _inside(part: dict[str, Any], value: Any) -> Iterator[tuple[Any, Any]]:
+    """What a schema says of the values in a value."""
+    if isinstance(value, dict):
+        named, patterns = part.get("properties"), part.get("patternProperties")
+        yield from ((named[key], inner) for key, inner in value.items() if isinstance(named, dict) and key in named)
+        for_all = list(patterns.values()) if isinstance(patterns, dict) else []
+        for_all += [part.get("additionalProperties"), part.get("unevaluatedProperties")]
+        yield from ((other, inner) for other in for_all if isinstance(other, dict) for inner in value.values())
+        yield from ((part["propertyNames"], key) for key in value if isinstance(part.get("propertyNames"), dict))
+    elif isinstance(value, list):
+        for place in ("prefixItems", "items"):
+            yield from zip(part[place], value, strict=False) if isinstance(part.get(place), list) else ()
+        for_all = [part.get(name) for name in ("items", "additionalItems", "contains", "unevaluatedItems")]
+        yield from ((other, inner) for other in for_all if isinstance(other, dict) for inner in value)
 
 
 class Settled(msgspec.Struct, frozen=True):

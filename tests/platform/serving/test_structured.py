@@ -94,6 +94,8 @@ def test_an_answer_that_was_cut_off_is_not_asked_for_again() -> None:
         ({"properties": {"a": {"$ref": "file:///etc/passwd"}}}, "not fetched"),
         ({"$ref": "#/$defs/missing"}, "missing"),
         ({"properties": {"a": {"$id": "http://x/", "type": "string"}}}, "$id"),
+        ({"dependencies": {"a": {"$ref": "#"}}}, "leads back"),
+        ({"$schema": "http://json-schema.org/draft-04/schema#", "not": {"id": "#a", "not": {"$ref": "#a"}}}, "id may"),
         ({"pattern": "(a"}, ""),
         ({"pattern": "(?=a)b"}, ""),
         ({"pattern": "(x{1000}){1000}"}, ""),
@@ -140,6 +142,32 @@ def test_a_schema_may_contain_itself_where_a_value_does() -> None:
     )
     assert tree.problem('{"next": {"next": {}}}') is None
     assert tree.problem('{"next": {"next": 1}}') is not None
+
+
+def test_a_schema_that_contains_itself_twice_is_not_followed_into_the_depth() -> None:
+    twice = [{"properties": {"a": {"$ref": "#/$defs/n"}}}, {"properties": {"a": {"$ref": "#/$defs/n"}}}]
+    doubling = shape({"$ref": "#/$defs/n", "$defs": {"n": {"allOf": twice}}})
+    assert doubling.problem('{"a": ' * 10 + "1" + "}" * 10) is None
+    started = time.perf_counter()
+    assert "too deeply" in (doubling.problem('{"a": ' * 40 + "1" + "}" * 40) or "")
+    assert time.perf_counter() - started < 2
+
+
+def test_a_union_that_contains_itself_may_be_as_deep_as_people_write_them() -> None:
+    kinds = [
+        {
+            "type": "object",
+            "properties": {"op": {"const": name}, "left": {"$ref": "#/$defs/term"}, "right": {"$ref": "#/$defs/term"}},
+            "required": ["op", "left", "right"],
+            "additionalProperties": False,
+        }
+        for name in ("add", "sub", "mul", "div")
+    ]
+    term = shape({"$ref": "#/$defs/term", "$defs": {"term": {"anyOf": [{"type": "number"}, *kinds]}}})
+    deep: Any = 1
+    for _ in range(8):
+        deep = {"op": "div", "left": deep, "right": 2}
+    assert term.problem(json.dumps(deep)) is None
 
 
 def test_no_pattern_takes_longer_than_the_text_is_long() -> None:
