@@ -18,6 +18,8 @@ CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 """An upstream's own code for what went wrong."""
 WAIT: Final = re.compile(r"[0-9]{1,9}")
 """Of the header `retry-after`, as far as it is a number of seconds."""
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError)
+"""What reading an upstream's answer raises where that is no UTF-8, no JSON, too deep, or of another shape."""
 LONGEST_NAME: Final = 200
 MOST_TOKENS: Final = 1 << 40
 
@@ -70,7 +72,7 @@ def refusal(upstream: Upstream, status: int, body: bytes, retry_after: str | Non
         if isinstance(given, str) and CODE.fullmatch(given):  # it gets into the record, where no text of anyone's may stand
             code = given
         param = _name(error.get("param"))
-    except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
+    except UNREADABLE:
         pass  # not in OpenAI's shape: the status says enough
     if status in (401, 403):  # about our key, which some put into what they say
         return _broken(upstream, f"does not let this gateway in (HTTP {status}); see its api_key_env")
@@ -115,7 +117,7 @@ def completion(upstream: Upstream, body: bytes) -> list[Delta]:
     try:
         plain = msgspec.json.decode(body)
         deltas = _deltas(plain, [(choice, choice["message"]) for choice in plain["choices"]])
-    except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
+    except UNREADABLE:
         deltas = []
     if not deltas:
         raise _broken(upstream, "answered with something that is not a chat completion")
@@ -166,5 +168,5 @@ def _chunk(upstream: Upstream, data: bytes) -> list[Delta]:
         if "error" in plain:
             raise _broken(upstream, f"failed in mid-answer: {plain['error'].get('message', '')}")
         return _deltas(plain, [(choice, choice.get("delta") or {}) for choice in plain.get("choices") or [{}]])
-    except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
+    except UNREADABLE:
         raise _broken(upstream, "sent a chunk that is not a chat completion") from None

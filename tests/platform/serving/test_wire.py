@@ -2,7 +2,7 @@
 
 import pytest
 
-from watchkeeper.serving.wire import UpstreamFailed, _usage, completion, refusal
+from watchkeeper.serving.wire import UpstreamFailed, _chunk, _usage, completion, refusal
 from watchkeeper.settings import Upstream
 
 UPSTREAM = Upstream(name="one", base_url="http://127.0.0.1:9/v1", model="m")
@@ -37,6 +37,22 @@ def test_what_an_upstream_says_of_our_key_is_not_passed_on(status: int) -> None:
     failed = refusal(UPSTREAM, status, body, None)
     assert (failed.status, failed.code, failed.retryable) == (502, "upstream_error", True)
     assert "sk-our" not in failed.message
+
+
+@pytest.mark.parametrize(
+    "said", [b'[{"message": {"content": "\xf0\x9f"}}]', b"[" * 5_000 + b"]" * 5_000], ids=["half a character", "too deep"]
+)
+def test_what_cannot_be_read_is_the_upstreams_failure_and_another_one_may_do_better(said: bytes) -> None:
+    with pytest.raises(UpstreamFailed) as failed:
+        completion(UPSTREAM, b'{"choices": ' + said + b"}")
+    assert failed.value.retryable
+    with pytest.raises(UpstreamFailed):
+        _chunk(UPSTREAM, b'{"choices": ' + said.replace(b"message", b"delta") + b"}")
+    assert refusal(UPSTREAM, 500, said, None).status == 502
+
+
+def test_a_time_to_come_back_that_is_none_is_a_second() -> None:
+    assert refusal(UPSTREAM, 429, b"", "\xb2").retry_after == 1
 
 
 def test_every_choice_of_an_answer_is_read() -> None:
