@@ -139,15 +139,15 @@ def test_a_release_for_one_upstream_is_answered_by_it(tmp_path: Path, upstreams:
     assert (len(first.bodies), len(second.bodies)) == (0, 6)
 
 
-def test_without_the_knowledge_base_nothing_is_asked(tmp_path: Path, upstreams: Callable[[], Any]) -> None:
+def test_without_the_knowledge_base_nothing_is_asked(
+    tmp_path: Path, upstreams: Callable[[], Any], free_port: Callable[[], int]
+) -> None:
     folder = tmp_path / "base"
     folder.mkdir()
     (folder / "bills.md").write_text("# Bills\n\nBills are paid within thirty days of their date.\n")
     upstream = upstreams()
-    encoder = upstreams()  # it has no vectors to give
-    settings = settings_for(
-        tmp_path / "data", upstream, knowledge=Knowledge(folders=(folder,)), encoder=Encoder(base_url=encoder.url)
-    )
+    away = Encoder(base_url=f"http://127.0.0.1:{free_port()}/v1")  # nobody has vectors to give
+    settings = settings_for(tmp_path / "data", upstream, knowledge=Knowledge(folders=(folder,)), encoder=away)
     with pytest.raises(ReplayImpossible, match=r"^the knowledge base is not indexed after 0.5 s"):
         put(settings, knowledge_s=0.5)
     assert upstream.bodies == []

@@ -1,5 +1,6 @@
 """Many small appends become few files, and nobody can tell by what is read."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from watchkeeper.lake import upkeep
 from watchkeeper.lake.interactions import DAY, to_arrow
-from watchkeeper.lake.lake import Lake
+from watchkeeper.lake.lake import Lake, LakeUnavailable
 from watchkeeper.lake.rollup import Rollups, roll_up
 from watchkeeper.lake.upkeep import clean, tidy
 from watchkeeper.record import Record
@@ -134,7 +135,9 @@ def test_upkeep_beside_a_writer_and_readers_loses_nothing_and_disturbs_nobody(tm
     writer = subprocess.Popen([sys.executable, "-c", WRITER, lake.uri, "60"])
     seen, joined = 0, set[str]()
     while writer.poll() is None:
-        joined.update(tidy(lake, 3))
+        # On a busy machine the writer may be first twenty times in a row: then it is the next round's to join.
+        with contextlib.suppress(LakeUnavailable):
+            joined.update(tidy(lake, 3))
         for table in ("interactions", "rollups"):
             lake.drop(table, date(2026, 5, 29))
             lake.vacuum(table, 0)
@@ -144,6 +147,7 @@ def test_upkeep_beside_a_writer_and_readers_loses_nothing_and_disturbs_nobody(tm
         seen = rows["n"]
         Rollups.read(reader, START, START + 2 * DAY)
     assert writer.returncode == 0
+    joined.update(tidy(lake, 3))
     assert joined
     found = lake.query("SELECT request_id FROM interactions ORDER BY request_id::INT").column(0).to_pylist()
     assert found == [str(number) for number in range(60)]
