@@ -101,7 +101,7 @@ def ask(gateway: SimpleNamespace, *messages: Any, **options: Any) -> list[list[s
 
 
 def test_a_request_asks_for_its_prompt_and_its_answer_and_nothing_twice(gateway: SimpleNamespace) -> None:
-    passage = "Every employee has 27 days of annual leave a year."
+    passage = "Leave\nEvery employee has 27 days of annual leave a year."
     answer = "You have 27 days of annual leave."
     prompt = "How many days of annual leave do I have?"
     first = ask(gateway, prompt)
