@@ -8,6 +8,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from watchkeeper.embedded.stops import Stops
+
 BROKEN: Final = "\ufffd"
 """What tokenizers write for bytes that are no complete character (yet)."""
 
@@ -49,14 +51,17 @@ class Answer:
 
     def __init__(self, decode: Decode, stops: Sequence[str] = ()) -> None:
         self._decode = decode
-        self._stops = tuple(stops)
+        self._stops = Stops(stops)
         self._tokens: list[int] = []
         # Tokens before `_context` are done with; those up to `_read` are text already, and are decoded again with what
         # follows, because some tokenizers write a token differently at the beginning of a text.
         self._context = 0
         self._read = 0
-        self._held = ""
-        self.stopped = False
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop sequence has come."""
+        return self._stops.stopped
 
     def add(self, token: int) -> str:
         """The text that this token makes safe to send, often empty. `stopped` says whether a stop sequence ended it."""
@@ -65,33 +70,15 @@ class Answer:
         if not fresh or fresh.endswith(BROKEN):
             return ""
         self._context, self._read = self._read, len(self._tokens)
-        return self._past_stops(fresh)
+        return self._stops.add(fresh)
 
     def finish(self) -> str:
         """What was held back and is part of the answer after all; an incomplete character at the end is not."""
         if self.stopped:
             return ""
-        rest = self._past_stops(self._fresh().rstrip(BROKEN))
-        rest, self._held = rest + self._held, ""
-        return rest
+        return self._stops.add(self._fresh().rstrip(BROKEN)) + self._stops.finish()
 
     def _fresh(self) -> str:
         """The text of the tokens that are not yet text."""
         before = self._decode(self._tokens[self._context : self._read])
         return self._decode(self._tokens[self._context :])[len(before) :]
-
-    def _past_stops(self, fresh: str) -> str:
-        text = self._held + fresh
-        found = [at for at in (text.find(stop) for stop in self._stops) if at >= 0]
-        if found:
-            self.stopped, self._held = True, ""
-            return text[: min(found)]
-        keep = max((_overlap(text, stop) for stop in self._stops), default=0)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
-
-
-def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of `text` may be the beginning of `stop`."""
-    longest = min(len(text), len(stop) - 1)
-    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

@@ -5,7 +5,7 @@ one turn of the event loop goes out at its end, in one. Knows nothing of what is
 """
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -13,8 +13,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 class Connection(HttpToolsProtocol):
     """uvicorn's protocol over a transport that gathers."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(Gathering(transport, self.loop))  # type: ignore[arg-type]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        gathering = Gathering(cast(asyncio.Transport, transport), self.loop)  # uvloop's is no subclass, nor is ours
+        super().connection_made(cast(asyncio.Transport, gathering))
 
 
 class Gathering:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import msgspec
@@ -61,7 +61,7 @@ def ask(tmp_path: Path, upstreams: Callable[[], Any]) -> Ask:
         *,
         question: str = QUESTION,
         stream: bool = False,
-        mode: str = "window",
+        mode: Literal["hold", "window", "audit"] = "window",
         tenant: str = "default",
         body: dict[str, Any] | None = None,
         **grounding: Any,
@@ -74,7 +74,7 @@ def ask(tmp_path: Path, upstreams: Callable[[], Any]) -> Ask:
             knowledge=Knowledge(
                 folders=(folder,), bases=(KnowledgeBase(name="acme", folders=(tmp_path / "acme",), tenants=("acme",)),)
             ),
-            guards=Guards(streaming=mode),  # type: ignore[arg-type]
+            guards=Guards(streaming=mode),
             upstreams=(Upstream(name="scripted", base_url=upstream.url, model="scripted"),),
         )
         settings.data.mkdir(exist_ok=True)

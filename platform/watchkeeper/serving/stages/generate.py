@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from watchkeeper.embedded.stops import Stops
 from watchkeeper.record import Message
 from watchkeeper.serving.attempts import Attempts
 from watchkeeper.serving.choice import CALLS
@@ -16,7 +17,6 @@ from watchkeeper.serving.journey import INSTRUCTING, Journey, Span
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.request import Turn
 from watchkeeper.serving.stages import ground
-from watchkeeper.serving.stops import Stops
 from watchkeeper.serving.structured import INVALID_JSON
 from watchkeeper.serving.structured import settle as shape_up
 from watchkeeper.serving.wire import Delta, UpstreamFailed

@@ -1,7 +1,5 @@
 """Stop sequences: an answer ends before the first of them, wherever its pieces are cut, also where the upstream takes no
-notice of them.
-
-Knows nothing of upstreams.
+notice of them. For our own model's answers and for those of others that pass the gateway.
 """
 
 from collections.abc import Sequence

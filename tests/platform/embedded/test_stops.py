@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchkeeper.serving.stops import Stops
+from watchkeeper.embedded.stops import Stops
 
 TEXTS = st.text("ab\n.", max_size=40)
 
