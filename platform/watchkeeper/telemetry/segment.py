@@ -372,6 +372,20 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+def write(
+    database: sqlite3.Connection,
+    accepts: Sequence[tuple[int, str, int]],
+    records: Sequence[tuple[int, str, int, str, bytes]],
+) -> bool:
+    """Adds rows in one transaction, and returns True; False where the segment may not be written any more."""
+    with transaction(database):
+        if not is_open(database):  # asked in here, as alone it would be a transaction more
+            return False
+        database.executemany(ADD_ACCEPT, accepts)
+        database.executemany(ADD_RECORD, records)
+    return True
+
+
 def seal(database: sqlite3.Connection, worker: str) -> int:
     """Ends a worker's newest segment: each open accept gets its record, `interrupted`, and no more is written.
 

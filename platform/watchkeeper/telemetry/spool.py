@@ -26,7 +26,7 @@ from watchkeeper.telemetry import room, segment
 from watchkeeper.telemetry.adoption import finish
 from watchkeeper.telemetry.locks import lock
 from watchkeeper.telemetry.room import MAX_BYTES
-from watchkeeper.telemetry.segment import ADD_ACCEPT, ADD_RECORD, FEEDBACK, ID, RECORD, Durability, SegmentUnreadable, Tail
+from watchkeeper.telemetry.segment import FEEDBACK, ID, RECORD, Durability, SegmentUnreadable, Tail
 
 SEGMENT_BYTES: Final = 64 << 20
 BATCH: Final = 2_000
@@ -287,23 +287,19 @@ class Spool:
         us for dead (its lock file was removed, or locks do not work where it lies)."""
         # Without room a part of a segment is ended too: what it holds may long be everywhere, and only then can go.
         enough = self._segment_bytes if self._lack is None else self._segment_bytes // 16
-        if self._database is None or self._bytes >= enough or not segment.is_open(self._database):
+        if self._database is None or self._bytes >= enough:
             self._rotate()
-        assert self._database is not None
         accepts = [
             _Accept(entry.request_id, entry.received_at) for entry in entries if isinstance(entry, _Accept) or entry.brought
         ]
         appends = [entry for entry in entries if isinstance(entry, _Append)]
         accepted, records = self._tail.accepted, self._tail.records
-        with segment.transaction(self._database):
-            self._database.executemany(ADD_ACCEPT, ((n, *entry) for n, entry in enumerate(accepts, accepted + 1)))
-            self._database.executemany(
-                ADD_RECORD,
-                (
-                    (n, entry.request_id, entry.received_at, entry.kind, entry.body)
-                    for n, entry in enumerate(appends, records + 1)
-                ),
-            )
+        accept_rows = [(n, *entry) for n, entry in enumerate(accepts, accepted + 1)]
+        record_rows = [
+            (n, entry.request_id, entry.received_at, entry.kind, entry.body) for n, entry in enumerate(appends, records + 1)
+        ]
+        while self._database is None or not segment.write(self._database, accept_rows, record_rows):
+            self._rotate()
         self._tail = Tail(accepted + len(accepts), records + len(appends))
         self._open.update((entry.request_id, (n, entry.received_at)) for n, entry in enumerate(accepts, accepted + 1))
         for entry in appends:
