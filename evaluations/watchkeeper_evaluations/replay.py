@@ -110,7 +110,7 @@ class _Replay:
                     for _ in range(concurrency):
                         group.create_task(work())
             finally:
-                parts.close()
+                await parts.close()
         return [records[at] for at in range(len(self.asked))]
 
     async def _make_sure(self, parts: Parts, knowledge_s: float) -> None:

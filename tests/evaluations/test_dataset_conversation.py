@@ -62,8 +62,7 @@ def _served(wait_for: Callable[..., None], settings: Settings, release: Release,
             try:
                 return [await answer(parts, number, body) for number, body in enumerate(bodies)]
             finally:
-                knowledge.close()
-                parts.sessions.close()
+                await parts.close()
 
     async def answer(parts: Any, number: int, body: dict[str, Any]) -> Record:
         asked = parse(json.dumps({"model": "watchkeeper", **body}).encode())

@@ -6,6 +6,7 @@ Knows nothing of what the stages do, or of where records go after the spool.
 
 import asyncio
 import contextlib
+import os
 import random
 import time
 import uuid
@@ -26,6 +27,8 @@ from watchkeeper.serving.access import caller_of, turned_away
 from watchkeeper.serving.admission import Admission
 from watchkeeper.serving.building import build, open_spool
 from watchkeeper.serving.choice import Piece
+from watchkeeper.serving.completion import Whole
+from watchkeeper.serving.connection import presence_of
 from watchkeeper.serving.embedding import wanted
 from watchkeeper.serving.failure import defect, freeze, log_defect, refuse
 from watchkeeper.serving.intake import Intake
@@ -48,6 +51,9 @@ ROUTES = (
     f"POST {CHAT}, POST /v1/embeddings, POST /v1/feedback, POST /v1/traces, GET /v1/models, "
     "GET /health/live, GET /health/ready, GET /metrics, GET /openapi.json"
 )
+RANDOM = 256
+"""Request ids that are drawn at a time."""
+_random: list[bytes] = []
 DISCONNECTED = 499
 """The status that records keep for a client that went away (nginx's number; no client ever sees it)."""
 
@@ -66,8 +72,7 @@ class Gateway:
 
     async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/chat/completions."""
-        # A random UUID: by that the traces of others tell whether an id could be a request's of ours.
-        request_id, received_at, started = uuid.uuid4().hex, time.time_ns() // 1000, time.perf_counter()
+        request_id, received_at, started = _request_id(), time.time_ns() // 1000, time.perf_counter()
         release = self.parts.releases.champion()
         headers = _headers(request_id, release.id)
         try:
@@ -78,12 +83,12 @@ class Gateway:
         except Refused as refused:
             headers["x-watchkeeper-overhead-ms"] = f"{(time.perf_counter() - started) * 1000:.3f}"
             self.metrics.refused(refused.status)
-            await completion.error(refused, headers)(scope, receive, send)
+            await _send(completion.refusal(refused, headers), send)
             return
         except SpoolFull as full:
             unavailable = _spool_full(full)
             self.metrics.refused(unavailable.status)
-            await completion.error(unavailable, headers)(scope, receive, send)
+            await _send(completion.refusal(unavailable, headers), send)
             return
         journey = Journey(
             request_id=request_id,
@@ -100,31 +105,32 @@ class Gateway:
         self.parts.in_flight += 1
         try:
             run = self._streamed if asked.stream else self._plain
-            await _until_disconnect(run(journey, scope, send), receive)
+            with presence_of(scope):
+                await run(journey, send)
         finally:
             self.parts.in_flight -= 1
             if self.parts.admission:
                 self.parts.admission.leave(journey, None)
 
-    async def _plain(self, journey: Journey, scope: Scope, send: Send) -> None:
+    async def _plain(self, journey: Journey, send: Send) -> None:
         try:
             await self.loop.answer(journey)
-            response = completion.answer(journey, _told(journey))
+            whole = completion.answer(journey, _told(journey))
         except asyncio.CancelledError:
             await self._disconnected(journey)
             raise
         except Exception as error:  # its record says what became of it
-            response = _refusal(journey, refuse(journey, error))
-        await self._answer(journey, response, scope, send)
+            whole = completion.refusal(refuse(journey, error), _told(journey))
+        await self._answer(journey, whole, send)
 
-    async def _streamed(self, journey: Journey, scope: Scope, send: Send) -> None:
+    async def _streamed(self, journey: Journey, send: Send) -> None:
         try:
             pieces = await self.loop.open(journey)
         except asyncio.CancelledError:
             await self._disconnected(journey)
             raise
         except Exception as error:  # its record says what became of it
-            await self._answer(journey, _refusal(journey, refuse(journey, error)), scope, send)
+            await self._answer(journey, completion.refusal(refuse(journey, error), _told(journey)), send)
             return
         headers = _told(journey)
         headers["x-watchkeeper-overhead-ms"] = f"{journey.overhead_ms:.3f}"
@@ -147,14 +153,14 @@ class Gateway:
         finally:
             await pieces.aclose()
 
-    async def _answer(self, journey: Journey, response: Response, scope: Scope, send: Send) -> None:
+    async def _answer(self, journey: Journey, whole: Whole, send: Send) -> None:
         """Sends a whole answer once its record is durable; what cannot be logged is not answered."""
         try:
             overhead_ms = await self._keep(journey)
         except SpoolFull as full:
-            response, overhead_ms = _refusal(journey, _spool_full(full)), journey.overhead_ms
-        response.headers["x-watchkeeper-overhead-ms"] = f"{overhead_ms:.3f}"
-        await response(scope, _never, send)
+            whole, overhead_ms = completion.refusal(_spool_full(full), _told(journey)), journey.overhead_ms
+        whole.headers["x-watchkeeper-overhead-ms"] = f"{overhead_ms:.3f}"
+        await _send(whole, send)
 
     async def _break_off(self, journey: Journey, error: Exception, send: Send) -> None:
         """Ends a stream that has begun with an error event."""
@@ -304,6 +310,16 @@ class Gateway:
         return Response(self.metrics.text(self.parts.in_flight), media_type="text/plain; version=0.0.4")
 
 
+def _request_id() -> str:
+    """A random UUID of version 4, by which the traces of others tell whether an id could be a request's of ours: as
+    `uuid.uuid4().hex`, which asks the kernel for each one."""
+    if not _random:
+        drawn = os.urandom(16 * RANDOM)
+        _random.extend(drawn[at : at + 16] for at in range(0, len(drawn), 16))
+    bits = int.from_bytes(_random.pop()) & ~(0xF << 76 | 0x3 << 62)
+    return f"{bits | 4 << 76 | 2 << 62:032x}"
+
+
 def _headers(request_id: str, release_id: str) -> dict[str, str]:
     """What every answer tells. Made once it is known which release the request is served by."""
     return {"x-request-id": request_id, "x-watchkeeper-release": release_id}
@@ -311,10 +327,6 @@ def _headers(request_id: str, release_id: str) -> dict[str, str]:
 
 def _told(journey: Journey) -> dict[str, str]:
     return _headers(journey.request_id, journey.release.id) | journey.limits
-
-
-def _refusal(journey: Journey, refused: Refused) -> Response:
-    return completion.error(refused, _told(journey))
 
 
 async def _body(receive: Receive, limit: int) -> bytes:
@@ -332,30 +344,9 @@ async def _body(receive: Receive, limit: int) -> bytes:
     return bytes(body)
 
 
-async def _until_disconnect(work: Awaitable[None], receive: Receive) -> None:
-    """Runs `work`; cancels it when the client goes away first, and returns when it has cleaned up."""
-    task = asyncio.current_task()
-    assert task is not None
-    watch = asyncio.ensure_future(_cancel_when_gone(task, receive))
-    try:
-        await work
-    except asyncio.CancelledError:
-        if not watch.done() or task.uncancel() > 0:
-            raise  # someone else ends this task
-    finally:
-        watch.cancel()
-
-
-async def _cancel_when_gone(task: asyncio.Task[Any], receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    task.cancel()
-
-
-async def _never() -> dict[str, Any]:
-    """A `receive` for responses that are sent after the body was read: nothing more comes."""
-    await asyncio.Event().wait()
-    raise AssertionError("unreachable")
+async def _send(whole: Whole, send: Send) -> None:
+    for message in completion.messages(whole):
+        await send(message)
 
 
 async def _deliver(send: Send, message: dict[str, Any]) -> None:
@@ -425,7 +416,7 @@ def application(settings: Settings) -> Starlette:
                 await spool.close()
                 await gateway.intake.close()
                 parts.admission.close()
-                parts.close()
+                await parts.close()
 
     def handler(name: str) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:

@@ -39,6 +39,7 @@ def build(settings: Settings, session: aiohttp.ClientSession, *, clock: Callable
     settings.data.mkdir(parents=True, exist_ok=True)
     # Else the first prompt would pay for loading the language model.
     threading.Thread(target=preprocess.warm, name="warm", daemon=True).start()
+    exchange = HttpExchange()
     knowledge = None
     if settings.knowledge.any:
         knowledge = Knowledge(_bases(settings, partial(embed_blocking, encoder.url, encoder.model, api_key=key)))
@@ -53,7 +54,8 @@ def build(settings: Settings, session: aiohttp.ClientSession, *, clock: Callable
         guards=guards(settings),
         redact=Redactor(labels(settings)),
         cache=_cache(settings, clock),
-        upstreams=Upstreams(settings.all_upstreams, HttpExchange(session), settings.balancing, clock=clock, rng=rng),
+        upstreams=Upstreams(settings.all_upstreams, exchange, settings.balancing, clock=clock, rng=rng),
+        exchange=exchange,
         tokens=TokenCounter.open(_tokenizer(settings)),
         calibrations=lambda: calibrations.look(clock()) or (),
     )

@@ -1,7 +1,7 @@
 """Answers in OpenAI's shapes: completions, chunks of a stream, errors, lists. Makes bytes of what the journey holds."""
 
 import base64
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -28,19 +28,41 @@ from watchkeeper.serving.shapes import (
 _TYPES = {400: "invalid_request_error", 404: "invalid_request_error", 429: "rate_limit_error"}
 
 
+class Whole(NamedTuple):
+    """An answer that leaves at once: JSON. `headers`: those besides its type and length."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str]
+
+
+def messages(whole: Whole) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The ASGI messages that send it."""
+    headers = [(b"content-length", b"%d" % len(whole.body)), (b"content-type", b"application/json")]
+    headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in whole.headers.items()]
+    start = {"type": "http.response.start", "status": whole.status, "headers": headers}
+    return start, stream_part(whole.body, last=True)
+
+
 def plain_json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(_json(body), status, headers, media_type="application/json")
 
 
 def error(refused: Refused, headers: dict[str, str]) -> Response:
+    """An error answer, by way of Starlette."""
+    whole = refusal(refused, headers)
+    return Response(whole.body, whole.status, whole.headers, media_type="application/json")
+
+
+def refusal(refused: Refused, headers: dict[str, str]) -> Whole:
     """An error answer; `retry-after` where it is known when to come back."""
     kind = _TYPES.get(refused.status, "invalid_request_error" if refused.status < 500 else "server_error")
     body = msgspec.to_builtins(ErrorBody(ErrorDetail(refused.message, kind, refused.param, refused.code)))
     extra = {"retry-after": str(refused.retry_after)} if refused.retry_after is not None else {}
-    return plain_json(body, refused.status, headers | extra)
+    return Whole(refused.status, _json(body), headers | extra)
 
 
-def answer(journey: Journey, headers: dict[str, str]) -> Response:
+def answer(journey: Journey, headers: dict[str, str]) -> Whole:
     """A plain completion. A withheld answer is an empty one with `finish_reason` `content_filter`."""
     body: Completion = {
         "id": _id(journey),
@@ -51,7 +73,7 @@ def answer(journey: Journey, headers: dict[str, str]) -> Response:
         "usage": _usage(journey),
         "watchkeeper": _about(journey),
     }
-    return plain_json(body, 200, headers)
+    return Whole(200, _json(body), headers)
 
 
 def _choice(choice: Choice) -> AnswerChoice:

@@ -10,9 +10,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-import aiohttp
 import msgspec
 
+from watchkeeper.serving.line import Broken, ConnectTimeout, Line
 from watchkeeper.serving.wire import Delta, UpstreamFailed, completion, events, refusal
 from watchkeeper.settings import Upstream, seconds
 
@@ -31,45 +31,52 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Way:
     """How one upstream is called: made once, as it is the same for every request. `first_s`, `next_s`: of streams."""
 
-    url: str
-    headers: dict[str, str]
-    timeout: aiohttp.ClientTimeout
+    line: Line
+    total_s: float
     first_s: float | None
     next_s: float | None
 
 
 class HttpExchange:
-    """Calls over one HTTP session, which the gateway owns."""
+    """Calls over connections that are kept until it is closed."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
-        self._session = session
-        self._lines: dict[str, Line] = {}
+    def __init__(self) -> None:
+        self._ways: dict[str, Way] = {}
 
     async def __call__(self, upstream: Upstream, body: dict[str, Any]) -> AsyncGenerator[Delta, None]:
-        line = self._lines.get(upstream.name) or self._lines.setdefault(upstream.name, _line(upstream))
+        way = self._ways.get(upstream.name) or self._ways.setdefault(upstream.name, _way(upstream))
         stream = bool(body.get("stream"))
-        first_by = asyncio.get_running_loop().time() + line.first_s if stream and line.first_s else None
-        sending = self._session.post(line.url, data=msgspec.json.encode(body), headers=line.headers, timeout=line.timeout)
+        began = asyncio.get_running_loop().time()
+        first_by = began + way.first_s if stream and way.first_s else None
         try:
-            async with await _by(first_by, sending, upstream, "first_token") as response:
-                if response.status != 200:
-                    raise refusal(upstream, response.status, await response.read(), response.headers.get("retry-after"))
+            posting = way.line.post(msgspec.json.encode(body), began + way.total_s)
+            answer = await _by(first_by, posting, upstream, "first_token")
+            try:
+                if answer.status != 200:
+                    raise refusal(upstream, answer.status, await answer.body(), answer.header(b"retry-after"))
                 if not stream:
-                    for delta in completion(upstream, await response.read()):
+                    for delta in completion(upstream, await answer.body()):
                         yield delta
                     return
-                async for delta in _spoken(events(upstream, response.content), first_by, line.next_s, upstream):
+                async for delta in _spoken(events(upstream, answer.block), first_by, way.next_s, upstream):
                     yield delta
-        except aiohttp.ConnectionTimeoutError as error:
+            finally:
+                answer.close()
+        except ConnectTimeout as error:
             raise late(upstream, "connect") from error
         except TimeoutError as error:
             raise late(upstream, "total") from error
-        except (aiohttp.ClientError, OSError) as error:
+        except (Broken, OSError) as error:
             message = f"upstream {upstream.name} cannot be reached"
             raise UpstreamFailed(502, "upstream_unavailable", message, retryable=True) from error
+
+    async def close(self) -> None:
+        """Closes the connections; whoever is answered over one gets no more of it."""
+        for way in self._ways.values():
+            await way.line.close()
 
 
 def late(upstream: Upstream, phase: Phase) -> UpstreamFailed:
@@ -121,12 +128,13 @@ async def _by(when: float | None, waiting: Awaitable[T], upstream: Upstream, pha
         raise
 
 
-def _line(upstream: Upstream) -> Line:
+def _way(upstream: Upstream) -> Way:
     headers = {"content-type": "application/json"}
     if upstream.api_key_env:
-        headers["authorization"] = f"Bearer {os.environ.get(upstream.api_key_env, '')}"
-    timeout = aiohttp.ClientTimeout(total=seconds(upstream.timeout), sock_connect=seconds(upstream.connect_timeout))
+        key = "".join(os.environ.get(upstream.api_key_env, "").split())  # a line end in it would begin another header
+        headers["authorization"] = f"Bearer {key}"
     first_s, next_s = (
         float(seconds(limit)) if limit else None for limit in (upstream.first_token_timeout, upstream.token_timeout)
     )
-    return Line(f"{upstream.base_url}/chat/completions", headers, timeout, first_s, next_s)
+    line = Line(f"{upstream.base_url}/chat/completions", headers, seconds(upstream.connect_timeout))
+    return Way(line, seconds(upstream.timeout), first_s, next_s)

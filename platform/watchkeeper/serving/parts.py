@@ -8,6 +8,7 @@ from watchkeeper.release import Follower
 from watchkeeper.serving.admission import Admission
 from watchkeeper.serving.cache import AnswerCache
 from watchkeeper.serving.calibration import Calibration
+from watchkeeper.serving.exchange import HttpExchange
 from watchkeeper.serving.guard import Guard, Judgement
 from watchkeeper.serving.knowledge import Knowledge
 from watchkeeper.serving.redact import Redactor
@@ -37,6 +38,7 @@ class Parts:
     calibrations: Callable[[], tuple[Calibration, ...]] = tuple
     cache: AnswerCache | None = None
     admission: Admission | None = None
+    exchange: HttpExchange | None = None
     in_flight: int = 0
     judged_passages: dict[tuple[str, str], Judgement] = field(default_factory=dict)
     vectors: VectorMemory = field(init=False)
@@ -44,8 +46,10 @@ class Parts:
     def __post_init__(self) -> None:
         self.vectors = VectorMemory(self.encoder)
 
-    def close(self) -> None:
-        """Lets go of files and threads."""
+    async def close(self) -> None:
+        """Lets go of files, threads and connections."""
         if self.knowledge:
             self.knowledge.close()
         self.sessions.close()
+        if self.exchange:
+            await self.exchange.close()

@@ -6,10 +6,9 @@ nothing of which upstream is asked, or why.
 
 import math
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Final
 
-import aiohttp
 import msgspec
 
 from watchkeeper.settings import Upstream
@@ -74,6 +73,8 @@ def refusal(upstream: Upstream, status: int, body: bytes, retry_after: str | Non
         param = _name(error.get("param"))
     except UNREADABLE:
         pass  # not in OpenAI's shape: the status says enough
+    if 300 <= status < 400:
+        return _broken(upstream, f"answered with a redirect (HTTP {status}), which is not followed; see its base_url")
     if status in (401, 403):  # about our key, which some put into what they say
         return _broken(upstream, f"does not let this gateway in (HTTP {status}); see its api_key_env")
     if status in (400, 413, 422):
@@ -143,10 +144,11 @@ def _logprobs(choice: dict[str, Any]) -> list[dict[str, Any]]:
     return [token for token in tokens if isinstance(token, dict)] if isinstance(tokens, list) else []
 
 
-async def events(upstream: Upstream, content: aiohttp.StreamReader) -> AsyncGenerator[Delta, None]:
-    """Server-sent events → deltas. Raises `UpstreamFailed` when the stream ends before it says [DONE]."""
+async def events(upstream: Upstream, read: Callable[[], Awaitable[bytes | None]]) -> AsyncGenerator[Delta, None]:
+    """Server-sent events → deltas. `read`: the next bytes, None at the end. Raises `UpstreamFailed` when the stream ends
+    before it says [DONE]."""
     buffer = b""
-    async for block in content.iter_any():
+    while (block := await read()) is not None:
         buffer += block
         *lines, buffer = buffer.split(b"\n")
         for line in lines:

@@ -134,6 +134,7 @@ def _serve(settings: Settings, listening: socket.socket | None) -> None:
         http=Connection,
         proxy_headers=False,  # nobody asks from where a request came
         access_log=False,
+        server_header=False,  # nor does it help anybody to know what serves
         log_level="warning",
         timeout_graceful_shutdown=DRAIN_S,
     )

@@ -17,6 +17,7 @@ from watchkeeper.release import Follower
 from watchkeeper.serving.access import CALLER
 from watchkeeper.serving.app import Gateway
 from watchkeeper.serving.choice import Piece
+from watchkeeper.serving.connection import PRESENCE, Presence
 from watchkeeper.serving.keys import ANYBODY, Keys
 from watchkeeper.serving.parts import Parts
 from watchkeeper.serving.redact import Redactor
@@ -109,6 +110,7 @@ def ask(
             "path": "/v1/chat/completions",
             "headers": [],
             "query_string": b"",
+            "extensions": {PRESENCE: Presence()},
             CALLER: ANYBODY,
         }
         await gateway.chat(scope, receive, send)

@@ -68,7 +68,7 @@ def world(tmp_path: Path, upstreams: Callable[[], Any]) -> SimpleNamespace:
                     await Loop(parts).answer(journey)
             except Exception as error:
                 refuse(journey, error)
-            parts.close()
+            await parts.close()
         return freeze(journey, parts.redact)
 
     return SimpleNamespace(small=small, large=large, ask=ask, settings=settings, data=tmp_path / "data")

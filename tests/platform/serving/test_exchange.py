@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from typing import Any
 
-import aiohttp
 import pytest
 
 from watchkeeper.serving.exchange import HttpExchange
@@ -19,9 +18,12 @@ STREAM = BODY | {"stream": True}
 
 def ask(url: str, body: dict[str, Any], **limits: str) -> list[Delta]:
     async def run() -> list[Delta]:
-        async with aiohttp.ClientSession() as session:
-            upstream = Upstream.model_validate({"name": "u", "base_url": url, "model": "m", "timeout": "5s", **limits})
-            return [delta async for delta in HttpExchange(session)(upstream, body)]
+        upstream = Upstream.model_validate({"name": "u", "base_url": url, "model": "m", "timeout": "5s", **limits})
+        exchange = HttpExchange()
+        try:
+            return [delta async for delta in exchange(upstream, body)]
+        finally:
+            await exchange.close()
 
     return asyncio.run(run())
 
@@ -39,7 +41,15 @@ def test_a_stream_comes_in_pieces_with_its_usage(upstreams: Callable[[], Any]) -
 
 @pytest.mark.parametrize(
     ("status", "seen", "retryable"),
-    [(400, 400, False), (422, 422, False), (401, 502, True), (404, 502, True), (429, 429, True), (500, 502, True)],
+    [
+        (307, 502, True),
+        (400, 400, False),
+        (422, 422, False),
+        (401, 502, True),
+        (404, 502, True),
+        (429, 429, True),
+        (500, 502, True),
+    ],
 )
 def test_whose_fault_a_refusal_is(upstreams: Callable[[], Any], status: int, seen: int, retryable: bool) -> None:
     upstream = upstreams()
@@ -117,10 +127,13 @@ def test_what_says_nothing_comes_with_what_says_something(upstreams: Callable[[]
 
 async def first_of(url: str) -> Delta:
     """The first delta of a stream; the rest is not read."""
-    async with aiohttp.ClientSession() as session:
-        upstream = Upstream(name="u", base_url=url, model="m")
-        async with aclosing(HttpExchange(session)(upstream, STREAM)) as deltas:
+    upstream = Upstream(name="u", base_url=url, model="m")
+    exchange = HttpExchange()
+    try:
+        async with aclosing(exchange(upstream, STREAM)) as deltas:
             return await anext(deltas)
+    finally:
+        await exchange.close()
 
 
 def test_closing_it_closes_the_connection(upstreams: Callable[[], Any], wait_for: Callable[..., None]) -> None:

@@ -110,7 +110,7 @@ async def travel(settings: Settings, asked: dict[str, Any], tenant: str, upstrea
         try:
             pieces = await travelled(parts, journey, tenant)
         finally:
-            parts.close()
+            await parts.close()
         response = json.loads(bytes(completed(journey, {}).body))
         record = freeze(journey, parts.redact)
     return Answered(

@@ -51,5 +51,5 @@ async def travel(settings: Settings) -> tuple[Journey, tuple[Message, ...]]:
         )
         await Loop(parts).answer(journey)
         stored = parts.sessions.turns("default", "s", 6)
-        parts.close()
+        await parts.close()
     return journey, stored

@@ -65,7 +65,7 @@ def travelled(data: Path, upstream: str, prompt: str) -> Record:
                 await loop.Loop(parts).answer(journey)
             except Exception as error:
                 refuse(journey, error)
-            parts.close()
+            await parts.close()
         return freeze(journey, parts.redact)
 
     return asyncio.run(run())

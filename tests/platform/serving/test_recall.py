@@ -99,7 +99,7 @@ def started(tmp_path: Path, upstreams: Callable[[], Any]) -> Started:
             parts = build(settings, session, clock=time.monotonic, rng=random.Random(1))
             parts.guards = (Secrets(),)
             yield Gateway(parts, upstream)
-            parts.close()
+            await parts.close()
 
     return start
 

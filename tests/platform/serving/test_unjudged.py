@@ -71,7 +71,7 @@ async def travel(settings: Settings, body: dict[str, Any]) -> tuple[str, Record]
         except Refused as refused:
             told = bytes(completion.error(refuse(journey, refused), {}).body)
         finally:
-            parts.close()
+            await parts.close()
     return told.decode(), freeze(journey, parts.redact)
 
 

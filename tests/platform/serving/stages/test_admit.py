@@ -52,7 +52,7 @@ def admitted(settings: Settings, *bodies: dict[str, Any]) -> list[tuple[str, dic
                 with journey.step("admit") as span:
                     await admit.STAGE.run(journey, parts, span)
                 found.append((journey.release.id, dict(span.attributes)))
-            parts.close()
+            await parts.close()
         return found
 
     return asyncio.run(run())

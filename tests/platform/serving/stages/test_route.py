@@ -42,7 +42,7 @@ def routed(data: Path, *bodies: dict[str, Any]) -> list[tuple[list[str], dict[st
                     with journey.step(stage.name) as span:
                         await stage.run(journey, parts, span)
                 found.append(([upstream.name for upstream in journey.candidates], dict(span.attributes)))
-            parts.close()
+            await parts.close()
         return found
 
     return asyncio.run(run())
