@@ -91,7 +91,7 @@ def journey() -> Journey:
     done.messages = [Message("system", SYSTEM), Message("user", prompt)]
     done.sources = (Source("leave.md#1", "Leave", 0.8, ANSWER.format("clerk")),)
     done.verdicts = [Verdict("pii", "prompt", "none", "pass", None, "", "1") for _ in range(5)]
-    done.upstream = Upstream(name="instant", base_url="http://127.0.0.1:1/v1", model="instant")
+    done.answered_by = Upstream(name="instant", base_url="http://127.0.0.1:1/v1", model="instant")
     done.answer, done.usage, done.finish_reason = answer, (60, 50), "stop"
     return done
 

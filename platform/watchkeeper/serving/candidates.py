@@ -4,7 +4,6 @@ Knows nothing of how they are called, nor of what they said before.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 from watchkeeper.serving.balancing import READING, Ask
@@ -46,7 +45,7 @@ def ranked(journey: Journey, upstreams: Upstreams, groups: Sequence[Sequence[Ups
     """All of the `groups`, one group after the other, in each the one to ask first in front; notes on the journey what it
     will ask of them."""
     groups = [group for group in groups if group]
-    journey.ask = ask = replace(ask_of(journey, upstreams), alike=len(groups) == 1)
+    journey.ask = ask = ask_of(journey, upstreams, alike=len(groups) == 1)
     rankings = [upstreams.rank(group, ask) for group in groups]
     order = [upstream for ranking in rankings for upstream in ranking.order]
     costs = [f"{name}={cost:.4g}" for ranking in rankings for name, cost in ranking.costs.items()]
@@ -59,8 +58,8 @@ def ranked(journey: Journey, upstreams: Upstreams, groups: Sequence[Sequence[Ups
     return order
 
 
-def ask_of(journey: Journey, upstreams: Upstreams) -> Ask:
-    """How much the journey will ask of an upstream, and who has most of its prompt already."""
+def ask_of(journey: Journey, upstreams: Upstreams, *, alike: bool = True) -> Ask:
+    """How much the journey will ask of an upstream, and who has most of its prompt already. `alike`: as in `Ask`."""
     talk = [message.content for message in journey.history]
     talk += [turn.text for turn in journey.turns if turn.role not in INSTRUCTING]
     characters = sum(map(len, talk))
@@ -68,7 +67,7 @@ def ask_of(journey: Journey, upstreams: Upstreams) -> Ask:
     tokens = READING * (journey.prompt_tokens or characters / CHARACTERS) + answer
     key = _key(journey) if upstreams.settings.affinity else None
     known = 1 - len(talk[-1]) / max(characters, 1) if key is not None and len(talk) > 1 else 0.0
-    return Ask(tokens, journey.request.stream, key, known)
+    return Ask(tokens, journey.request.stream, key, known, alike)
 
 
 def _key(journey: Journey) -> str | None:

@@ -71,7 +71,7 @@ async def _answer_twice(journey: Journey, parts: Parts, cascade: Cascade) -> Asy
                 yield delta
         except UpstreamFailed as failure:
             noted["not_escalated"] = failure.code
-            journey.upstream, (journey.spent, journey.spent_usd) = small, spent
+            journey.answered_by, (journey.spent, journey.spent_usd) = small, spent
         else:
             noted |= {"cascade": "escalated", "small_input_tokens": used[0], "small_output_tokens": used[1]}
             return

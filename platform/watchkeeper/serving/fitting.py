@@ -45,7 +45,7 @@ def fit(journey: Journey, build: Build, counter: TokenCounter, window: int, trun
         total -= _leave_turns(journey, counter, total - most)
     while total > most and journey.sources:
         journey.sources = journey.sources[:-1]
-        journey.left_out["passages"] += 1
+        journey.leave_out("passages", 1)
         total = counter.count([message.content for message in build(journey)]) + _beside(journey, counter)
     journey.prompt_tokens = total
     least = min(journey.most_tokens, LEAST_ANSWER)
@@ -116,7 +116,7 @@ def _leave_stored(journey: Journey, counter: TokenCounter, excess: int) -> int:
         gone += sum(counter.message(message.content) for message in journey.history[at : at + 2])
         at += 2
     if at:
-        journey.left_out["stored"] += len(journey.history[:at])
+        journey.leave_out("stored", len(journey.history[:at]))
         journey.history = journey.history[at:]
     return gone
 
@@ -133,7 +133,7 @@ def _leave_turns(journey: Journey, counter: TokenCounter, excess: int) -> int:
                 left.add(at)
                 gone += counter.message(turn.text) + _beside_text(turn, counter)
     if left:
-        journey.left_out["turns"] += len(left)
+        journey.leave_out("turns", len(left))
         journey.turns = [turn for at, turn in enumerate(journey.turns) if at not in left]
     return gone
 

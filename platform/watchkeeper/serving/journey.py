@@ -3,7 +3,6 @@
 Holds what the stages found out; decides nothing.
 """
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -71,7 +70,8 @@ class Journey:
     those before it, which cost `spent_usd`. `query`: the prompt's copy for retrieval. `prompt_tokens`, `answer_tokens`:
     what the messages have, and what an answer may have, for the upstream. `left_out`: how many stored messages, turns and
     passages did not fit. `index_version`: of the knowledge that its tenant and route may read, empty where there is none.
-    `cascade`: how hard the prompt is, where that decides who answers. `cache`: exact or near where an answer was given
+    `cascade`: how hard the prompt is, where that decides who answers. `answered_by`: who did, where that is not who was
+    asked last. `cache`: exact or near where an answer was given
     again, that of the request `cache_source`; miss, bypass; empty where there is no cache. `kept`: whether its record has
     been made."""
 
@@ -91,7 +91,7 @@ class Journey:
     query: str = ""
     prompt_tokens: int = 0
     answer_tokens: int | None = None
-    left_out: Counter[str] = field(default_factory=Counter)
+    left_out: dict[str, int] = field(default_factory=dict)
     embeddings: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     history: tuple[Message, ...] = ()
     sources: tuple[Source, ...] = ()
@@ -103,15 +103,14 @@ class Journey:
     messages: list[Message] = field(default_factory=list)
     ask: Ask = field(default_factory=Ask)
     tried: list[Attempts] = field(default_factory=list)
-    upstream: Upstream | None = None
-    attempts: int = 0
+    answered_by: Upstream | None = None
     usage: tuple[int, int] | None = None
     spent: tuple[int, int] = (0, 0)
     spent_usd: float = 0.0
     answer_model: str | None = None
     checker: Checker | None = None
     verdicts: list[Verdict] = field(default_factory=list)
-    redactions: Counter[str] = field(default_factory=Counter)
+    redactions: dict[str, int] = field(default_factory=dict)
     spans: dict[str, Span] = field(default_factory=dict)
     first_delta_at: float | None = None
     last_delta_at: float | None = None
@@ -175,6 +174,16 @@ class Journey:
         return self.choice.extra
 
     @property
+    def upstream(self) -> Upstream | None:
+        """Who answers, or did; while nobody does, who was asked last."""
+        return self.answered_by or (self.tried[-1].upstream if self.tried else None)
+
+    @property
+    def attempts(self) -> int:
+        """How often an upstream was asked."""
+        return sum([len(attempts.made) for attempts in self.tried])
+
+    @property
     def tokens(self) -> tuple[int, int]:
         """Tokens in and out, of all calls; the upstream's own count where it gave one."""
         inputs, outputs = self.usage or (self.prompt_tokens, 0)
@@ -236,6 +245,10 @@ class Journey:
             choice.logprobs.add(delta.logprobs)
         choice.finish_reason = delta.finish_reason or choice.finish_reason
 
+    def leave_out(self, what: str, number: int) -> None:
+        """Notes that so many stored messages, turns or passages did not fit."""
+        self.left_out[what] = self.left_out.get(what, 0) + number
+
     def next_call(self) -> None:
         """Counts what the last call to an upstream used among what is spent: there will be another."""
         if self.usage is not None:
@@ -276,7 +289,7 @@ class Journey:
             total_ms=self.elapsed_ms,
             overhead_ms=self.overhead_ms,
             stages=tuple(
-                Stage(span.name, span.offset_ms, span.ms, span.status, span.attributes) for span in self.spans.values()
+                [Stage(span.name, span.offset_ms, span.ms, span.status, span.attributes) for span in self.spans.values()]
             ),
             verdicts=tuple(self.verdicts),
             sources=self.sources,

@@ -113,11 +113,8 @@ class Loop:
         deltas = recall.answers(journey, self.parts, cascade.answer(journey, self.parts))
         try:
             while True:
-                with journey.step("generate") as span:
-                    try:
-                        delta = await anext(deltas, None)
-                    finally:
-                        generate.describe(journey, span)
+                with journey.step("generate"):
+                    delta = await anext(deltas, None)
                 if delta is None:
                     break
                 yield delta
@@ -128,6 +125,7 @@ class Loop:
             raise _refused(failure) from failure
         finally:
             await deltas.aclose()
+            generate.conclude(journey, self.parts)
 
     async def _remember(self, journey: Journey) -> None:
         journey.choice = journey.choices[0]

@@ -2,18 +2,22 @@
 workers is. No text of anyone's in it."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from watchkeeper.record import STAGES, Record
+from watchkeeper.record import STAGES, Record, Stage
 from watchkeeper.serving.allowance import Allowance
 from watchkeeper.settings import Tenant
 from watchkeeper.telemetry.depth import Depth
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-
+UNSORTED = 1_000
+"""Times of a stage that are kept before they are put into their buckets, all at once."""
 
 SPOOL = {
     "rows": "Rows in the spool's files, of all workers, delivered or not",
@@ -25,6 +29,40 @@ SPOOL = {
     "full": "1 while this worker accepts no request for want of room or a failing disk",
     "shipper_silent_seconds": "How old the shipper's last report is; NaN: there is none",
 }
+
+
+class StageTimes(Collector):
+    """A histogram by stage. The library's own sorts each time in when it comes, which was a tenth of all that counting and
+    recording a request takes."""
+
+    def __init__(self) -> None:
+        self._times: dict[str, list[float]] = {name: [] for name in STAGES}
+        self._buckets: dict[str, NDArray[np.int64]] = {}
+        self._sums: dict[str, float] = {}
+
+    def observe(self, stages: Iterable[Stage]) -> None:
+        for stage in stages:
+            times = self._times.get(stage.name)
+            if times is None:
+                times = self._times[stage.name] = []
+            times.append(stage.ms)
+            if len(times) >= UNSORTED:
+                self._sort(stage.name)
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        family = HistogramMetricFamily("watchkeeper_stage_seconds", "Time by stage", labels=("stage",))
+        for name in self._times:
+            self._sort(name)
+            counts = np.cumsum(self._buckets[name]).tolist()
+            buckets = [(str(bound), count) for bound, count in zip((*BUCKETS_S, "+Inf"), counts, strict=True)]
+            family.add_metric((name,), buckets, self._sums[name])
+        yield family
+
+    def _sort(self, name: str) -> None:
+        taken, self._times[name] = np.array(self._times[name]) / 1000, []
+        counts = np.bincount(np.searchsorted(BUCKETS_S, taken), minlength=len(BUCKETS_S) + 1)
+        self._buckets[name] = self._buckets.get(name, np.zeros_like(counts)) + counts
+        self._sums[name] = self._sums.get(name, 0.0) + float(taken.sum())
 
 
 class Metrics:
@@ -40,9 +78,8 @@ class Metrics:
         self._verdicts = Counter(
             "watchkeeper_verdicts", "Verdicts that did not pass", ("guard", "action"), registry=registry
         )
-        self._stages = Histogram(
-            "watchkeeper_stage_seconds", "Time by stage", ("stage",), buckets=BUCKETS_S, registry=registry
-        )
+        self._stages = StageTimes()
+        registry.register(self._stages)
         self._tokens = Counter("watchkeeper_tokens", "Tokens", ("kind",), registry=registry)
         self._feedback = Counter("watchkeeper_feedback", "Feedback on answers", ("status",), registry=registry)
         self._spans = Counter("watchkeeper_spans", "Spans of others, by what became of them", ("fate",), registry=registry)
@@ -50,7 +87,7 @@ class Metrics:
             "watchkeeper_traces", "Traces of others, by what became of them", ("fate",), registry=registry
         )
         # Looked up once: by their labels they would be for each request, and that is most of what counting costs.
-        self._stage: dict[str, Histogram] = {name: self._stages.labels(name) for name in STAGES}
+        self._answered: dict[tuple[int, str], Counter] = {}
         self._inputs, self._outputs = self._tokens.labels("input"), self._tokens.labels("output")
         self._cache = Counter(
             "watchkeeper_cache", "Requests, by what the cache had for them", ("result",), registry=registry
@@ -80,9 +117,12 @@ class Metrics:
 
     def count(self, record: Record) -> None:
         """Counts a finished request."""
-        self._requests.labels(str(record.status), record.action).inc()
-        for stage in record.stages:
-            (self._stage.get(stage.name) or self._stages.labels(stage.name)).observe(stage.ms / 1000)
+        answered = self._answered.get((record.status, record.action))
+        if answered is None:
+            answered = self._requests.labels(str(record.status), record.action)
+            self._answered[record.status, record.action] = answered
+        answered.inc()
+        self._stages.observe(record.stages)
         for verdict in record.verdicts:
             if verdict.action != "pass":
                 self._verdicts.labels(verdict.guard, verdict.action).inc()

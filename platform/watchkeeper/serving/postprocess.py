@@ -74,9 +74,10 @@ def postprocess(text: str, *, torn: bool = False, drop: bool = False) -> tuple[s
 
 def _without_residue(text: str) -> str:
     """Without the chat template's marks at both ends, and without a next turn that the model went on to invent."""
-    turns = (turn for start, end in _prose(text) for turn in _NEXT_TURN.finditer(text, start, end))
-    turn = next((turn for turn in turns if text[turn.start() - 1 : turn.start()] != "`"), None)
-    text = text[: turn.start()] if turn else text
+    if "<" in text:  # all marks that end a turn have one
+        turns = (turn for start, end in _prose(text) for turn in _NEXT_TURN.finditer(text, start, end))
+        turn = next((turn for turn in turns if text[turn.start() - 1 : turn.start()] != "`"), None)
+        text = text[: turn.start()] if turn else text
     begin = _BEGIN.match(text)
     if begin is not None and (begin["mark"] or not _OTHER_ROLE.search(text)):
         text = text[begin.end() :]
@@ -134,6 +135,8 @@ def _rounds(keys: list[str], end: int, length: int) -> int:
 
 def _without_blank_lines(text: str) -> str:
     """Three blank lines or more become one, outside code."""
+    if "\n" not in text:
+        return text
     parts: list[str] = []
     at = 0
     for start, end in _prose(text):

@@ -7,14 +7,14 @@ they say.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import ahocorasick
 import msgspec
 
 from watchkeeper.serving.guards import pii, secrets
-from watchkeeper.serving.guards.patterns import find
+from watchkeeper.serving.guards.patterns import Families
 from watchkeeper.serving.labels import LABEL, Label, Labels, mask
 from watchkeeper.serving.remembered import Remembered
 
@@ -61,6 +61,12 @@ def redact(text: str, spans: Iterable[Span], label: Label = mask) -> tuple[str, 
     return "".join(pieces) + text[done:], dict(counts)
 
 
+def tally(counts: dict[str, int], found: Mapping[str, int]) -> None:
+    """Adds to how many of each category were taken out."""
+    for category, count in found.items():
+        counts[category] = counts.get(category, 0) + count
+
+
 def _merged(spans: Iterable[Span]) -> list[Span]:
     merged: list[Span] = []
     longest = 0
@@ -85,7 +91,7 @@ class Redactor:
     def __init__(self, labels: Labels | None = None) -> None:
         self._labels = labels or Labels()
         # What is kept is not looked for: it must not hide what is found inside it.
-        self._families = tuple(
+        self._families = Families(
             msgspec.structs.replace(
                 family, patterns=tuple(one for one in family.patterns if self._labels.style(one.category) != "keep")
             )
@@ -118,7 +124,7 @@ class Redactor:
         """What is to be taken out: every find, and every repetition of what was found."""
         found = [
             (finding.start, finding.end, finding.category)
-            for finding in find(self._families, text)
+            for finding in self._families.find(text)
             if finding.start is not None and finding.end is not None
         ]
         if found and (standing := [match.span() for match in LABEL.finditer(text)]):
@@ -126,14 +132,17 @@ class Redactor:
         return found + _repetitions(text, found)
 
     def _redacted(self, text: str, label: Label) -> tuple[str, dict[str, int]]:
-        counts: Counter[str] = Counter()
+        spans = self.spans(text)
+        if not spans:
+            return text, {}
+        counts: dict[str, int] = {}
         for _ in range(_PASSES):  # a second one where what was taken out stood in the way of another find
+            text, found = redact(text, spans, label)
+            tally(counts, found)
             spans = self.spans(text)
             if not spans:
                 break
-            text, found = redact(text, spans, label)
-            counts.update(found)
-        return text, dict(counts)
+        return text, counts
 
 
 def _within(span: Span, start: int, end: int) -> bool:

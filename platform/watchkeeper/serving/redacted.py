@@ -5,13 +5,12 @@ What is left as it is, is ours (ids, times, counts, roles, names of attributes, 
 operator. Knows nothing of how a record comes about.
 """
 
-from collections import Counter
 from typing import Final
 
 import msgspec
 
 from watchkeeper.record import Message, Record, Redact, Scalar, Source, Stage
-from watchkeeper.serving.redact import harmless
+from watchkeeper.serving.redact import harmless, tally
 
 OURS: Final = frozenset(
     {
@@ -29,7 +28,7 @@ SNIPPET: Final = 500
 def redacted_record(record: Record, redact: Redact) -> Record:
     """The record that may be kept. `redactions` grows by what was taken out, each text counted once: a prompt that is in a
     message does not count again, nor does a passage."""
-    counts: Counter[str] = Counter(record.redactions)
+    counts = dict(record.redactions)
     known: dict[str, str] = {}
 
     def clean(text: str, counted: bool = True) -> str:
@@ -39,39 +38,34 @@ def redacted_record(record: Record, redact: Redact) -> Record:
         if redacted is None:
             redacted, found = redact(text)
             known[text] = redacted
-            if counted and found:
-                counts.update(found)
+            if counted:
+                tally(counts, found)
         return redacted
 
-    def cleaned(value: Scalar) -> Scalar:
-        return clean(value) if isinstance(value, str) else value
+    def cleaned(stage: Stage) -> Stage:
+        changed: dict[str, Scalar] = {}
+        for key, value in stage.attributes.items():
+            if isinstance(value, str) and not harmless(value) and (redacted := clean(value)) != value:
+                changed[key] = redacted
+        return msgspec.structs.replace(stage, attributes=stage.attributes | changed) if changed else stage
 
     return msgspec.structs.replace(
         record,
         user=record.user and redact.name(record.user),
         session=record.session and redact.name(record.session),
         route=clean(record.route),
-        tags={clean(key): clean(value) for key, value in record.tags.items()},
+        tags={clean(key): clean(value) for key, value in record.tags.items()} if record.tags else {},
         model=clean(record.model),
-        prompt=tuple(Message(message.role, clean(message.content)) for message in record.prompt),
+        prompt=tuple([Message(message.role, clean(message.content)) for message in record.prompt]),
         prompt_text=clean(record.prompt_text, counted=not record.prompt),
         output_text=clean(record.output_text),
         finish_reason=record.finish_reason and clean(record.finish_reason),
         error=record.error and clean(record.error),
-        stages=tuple(
-            Stage(
-                stage.name,
-                stage.offset_ms,
-                stage.ms,
-                stage.status,
-                {key: cleaned(value) for key, value in stage.attributes.items()} if stage.attributes else {},
-            )
-            for stage in record.stages
-        ),
+        stages=tuple([cleaned(stage) for stage in record.stages]),
         sources=tuple(
             Source(clean(source.id), clean(source.title), source.score, clean(source.text, counted=False)[:SNIPPET])
             for source in record.sources
         ),
         entities=tuple(map(clean, record.entities)),
-        redactions=dict(counts),
+        redactions=counts,
     )

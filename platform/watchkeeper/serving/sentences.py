@@ -61,6 +61,8 @@ def settled(text: str) -> int:
 def code_blocks(text: str) -> list[tuple[int, int]]:
     """The half-open spans of fenced code, both fences' lines included; one left open runs to the end of the text."""
     spans: list[tuple[int, int]] = []
+    if "```" not in text and "~~~" not in text:
+        return spans
     at = 0
     while (opening := _FENCE.search(text, at)) is not None:
         mark = opening[1] or opening[2]

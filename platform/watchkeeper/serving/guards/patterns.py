@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
+import ahocorasick
 import msgspec
 
 from watchkeeper.serving.guard import Finding
@@ -67,14 +68,15 @@ MOST: Final = 1_000
 
 class Look:
     """A text, and what tells at a glance which patterns cannot match: most texts hold nothing, and are to cost nothing.
-    `digits`: how many there are. `long`: whether sixteen characters of a token stand in a row."""
+    `digits`: how many there are. `long`: whether sixteen characters of a token stand in a row. `words`: which of the words
+    that patterns need stand in it, in whatever letters."""
 
-    __slots__ = ("digits", "long", "lower", "text")
+    __slots__ = ("digits", "long", "text", "words")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, words: "ahocorasick.Automaton") -> None:
         raw = text.encode("utf-8", "surrogatepass")
         self.text = text
-        self.lower = text.lower()
+        self.words = {word for _, word in words.iter(text.lower())}
         if len(raw) == len(text):
             self.digits = len(raw) - len(raw.translate(None, b"0123456789"))
         else:
@@ -82,37 +84,60 @@ class Look:
         self.long = _LONG in raw.translate(_TOKEN_LIKE)
 
     def has(self, needs: Iterable[str]) -> bool:
-        """Whether one of some small-lettered words stands in the text, in whatever letters."""
-        return any(map(self.lower.__contains__, needs))
+        """Whether one of some of the words stands in the text."""
+        return not self.words.isdisjoint(needs)
 
 
-class Family(msgspec.Struct, frozen=True):
-    """Patterns that are run only on texts that pass the gate; it only saves time, and may let through what holds none."""
+class Family(msgspec.Struct, frozen=True, kw_only=True):
+    """Patterns that are run only on texts that have so many `digits`, one of the `signs` (in small letters), and pass the
+    `gate`; it only saves time, and may let through what holds none."""
 
-    gate: Callable[[Look], bool]
     patterns: tuple[Pattern, ...]
+    digits: int = 0
+    signs: tuple[str, ...] = ()
+    gate: Callable[[Look], bool] | None = None
+
+    def passes(self, look: Look) -> bool:
+        if look.digits < self.digits or (self.signs and look.words.isdisjoint(self.signs)):
+            return False
+        return self.gate is None or self.gate(look)
 
 
-def find(families: Iterable[Family], text: str) -> list[Finding]:
-    """What the patterns find in a text, in its order. Of findings within one another the outermost stays; of equal ones
-    the one whose pattern comes first."""
-    families = tuple(families)
-    copy = scan(text)
-    found = [(*copy.span(start, end), rank, pattern) for start, end, rank, pattern in _matches(families, copy.text)]
-    if copy.origins is not None:
-        found += _matches(families, text)
-    return list(_outermost(found))
+class Families:
+    """All patterns of a reader, and the words that any of them needs: those are looked for in one pass."""
 
+    def __init__(self, families: Iterable[Family]) -> None:
+        self._families = tuple(enumerate(families))
+        self._without_digits = tuple((number, family) for number, family in self._families if not family.digits)
+        self._words = ahocorasick.Automaton()
+        for _, family in self._families:
+            for word in (*family.signs, *(need for pattern in family.patterns for need in pattern.needs)):
+                self._words.add_word(word, word)
+        self._words.make_automaton()
 
-def _matches(families: tuple[Family, ...], text: str) -> Iterator[tuple[int, int, int, Pattern]]:
-    look = Look(text)
-    for number, family in enumerate(families):
-        if not family.gate(look):
-            continue
-        for place, pattern in enumerate(family.patterns):
-            if not pattern.needs or look.has(pattern.needs):
-                for start, end in pattern.spans(text):
-                    yield start, end, number * MOST + place, pattern
+    def look(self, text: str) -> Look:
+        return Look(text, self._words)
+
+    def find(self, text: str) -> list[Finding]:
+        """What the patterns find in a text, in its order. Of findings within one another the outermost stays; of equal ones
+        the one whose pattern comes first."""
+        copy = scan(text)
+        found = [(*copy.span(start, end), rank, pattern) for start, end, rank, pattern in self._matches(copy.text)]
+        if copy.origins is not None:
+            found += self._matches(text)
+        return list(_outermost(found)) if found else []
+
+    def _matches(self, text: str) -> Iterator[tuple[int, int, int, Pattern]]:
+        look = self.look(text)
+        if not (look.words or look.digits or look.long):
+            return
+        for number, family in self._families if look.digits else self._without_digits:
+            if not family.passes(look):
+                continue
+            for place, pattern in enumerate(family.patterns):
+                if not pattern.needs or look.has(pattern.needs):
+                    for start, end in pattern.spans(text):
+                        yield start, end, number * MOST + place, pattern
 
 
 def _outermost(found: list[tuple[int, int, int, Pattern]]) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from typing import Final, Literal
 from watchkeeper.record import Target
 from watchkeeper.serving.guard import Finding, Subject
 from watchkeeper.serving.guards.identities import IBAN, NAMED_NUMBERS, NUMBERS
-from watchkeeper.serving.guards.patterns import Family, Pattern, find
+from watchkeeper.serving.guards.patterns import Families, Family, Pattern
 from watchkeeper.serving.guards.phones import PHONES
 from watchkeeper.serving.guards.places import ADDRESSES
 
@@ -90,22 +90,23 @@ _COUNTRY_AND_CHECK = re.compile(r"\d(?<=[A-Z]{2}.)\d", _FLAGS)
 _SEVEN_DIGITS = re.compile(r"\d(?:\D{0,3}\d){6}")
 FAMILIES: Final = (
     Family(
-        lambda look: "@" in look.text,
-        (Pattern(category="EMAIL", rule="email", regex=_EMAIL, check=_is_mail, never_after=_PASSWORD_BEFORE_HOST),),
-    ),
-    Family(
-        lambda look: (
-            ("]" in look.text or ")" in look.text or "}" in look.text or ">" in look.text)
-            and _AT_IN_BRACKETS.search(look.text) is not None
+        signs=("@",),
+        patterns=(
+            Pattern(category="EMAIL", rule="email", regex=_EMAIL, check=_is_mail, never_after=_PASSWORD_BEFORE_HOST),
         ),
-        (Pattern(category="EMAIL", rule="email_spelled_out", regex=_SPELLED_EMAIL),),
     ),
-    Family(lambda look: look.digits >= 5, NAMED_NUMBERS),
-    Family(lambda look: look.digits >= 2 and _COUNTRY_AND_CHECK.search(look.text) is not None, (IBAN,)),
-    Family(lambda look: look.digits >= 7 and _SEVEN_DIGITS.search(look.text) is not None, (*NUMBERS, *PHONES)),
     Family(
-        lambda look: look.digits >= 4 and look.text.count(".") >= 3,
-        (
+        signs=("]", ")", "}", ">"),
+        gate=lambda look: _AT_IN_BRACKETS.search(look.text) is not None,
+        patterns=(Pattern(category="EMAIL", rule="email_spelled_out", regex=_SPELLED_EMAIL),),
+    ),
+    Family(digits=5, patterns=NAMED_NUMBERS),
+    Family(digits=2, gate=lambda look: _COUNTRY_AND_CHECK.search(look.text) is not None, patterns=(IBAN,)),
+    Family(digits=7, gate=lambda look: _SEVEN_DIGITS.search(look.text) is not None, patterns=(*NUMBERS, *PHONES)),
+    Family(
+        digits=4,
+        gate=lambda look: look.text.count(".") >= 3,
+        patterns=(
             Pattern(category="IP", rule="ipv4", regex=_IPV4, check=_is_clearly_an_ip, never_after=_VERSION_WORDS),
             Pattern(
                 category="IP",
@@ -117,16 +118,19 @@ FAMILIES: Final = (
         ),
     ),
     Family(
-        lambda look: look.digits > 0 and ("::" in look.text or look.text.count(":") >= 7),
-        (Pattern(category="IP", rule="ipv6", regex=_IPV6, check=_is_ipv6),),
+        digits=1,
+        signs=(":",),
+        gate=lambda look: "::" in look.text or look.text.count(":") >= 7,
+        patterns=(Pattern(category="IP", rule="ipv6", regex=_IPV6, check=_is_ipv6),),
     ),
     Family(
-        lambda look: look.text.count(":") >= 5 or look.text.count("-") >= 5,
-        (Pattern(category="MAC", rule="mac", regex=_MAC),),
+        signs=(":", "-"),
+        gate=lambda look: look.text.count(":") >= 5 or look.text.count("-") >= 5,
+        patterns=(Pattern(category="MAC", rule="mac", regex=_MAC),),
     ),
     Family(
-        lambda look: look.digits > 0,
-        (
+        digits=1,
+        patterns=(
             Pattern(
                 category="BIRTH_DATE",
                 rule="date_of_birth",
@@ -138,6 +142,7 @@ FAMILIES: Final = (
         ),
     ),
 )
+_PATTERNS: Final = Families(FAMILIES)
 
 
 class Pii:
@@ -150,4 +155,4 @@ class Pii:
     reads_embedding = False
 
     def inspect(self, subject: Subject) -> Sequence[Finding]:
-        return find(FAMILIES, subject.text)
+        return _PATTERNS.find(subject.text)

@@ -29,7 +29,7 @@ from detect_secrets.plugins import (
 
 from watchkeeper.record import Target
 from watchkeeper.serving.guard import Finding, Subject
-from watchkeeper.serving.guards.patterns import Family, Pattern, find
+from watchkeeper.serving.guards.patterns import Families, Family, Pattern
 
 # Left out of detect-secrets: what matches prose (artifactory, keyword, high entropy) and what takes quadratic time or worse
 # (basic_auth, cloudant, ibm, jwt, npm, openai, softlayer); private_key knows the first line only.
@@ -180,25 +180,26 @@ _COMMAND: Final = _after(
 )
 
 FAMILIES: Final = (
-    Family(lambda look: "-----BEGIN" in look.text, (
+    Family(signs=("-----begin",), patterns=(
         Pattern(category="PRIVATE_KEY", rule="private_key", regex=_PRIVATE_KEY),
     )),
-    Family(lambda look: "Private-Lines" in look.text, (
+    Family(signs=("private-lines",), patterns=(
         Pattern(category="PRIVATE_KEY", rule="putty_key", regex=_PUTTY_KEY),
     )),
     # Every issuer's token but Slack's has sixteen characters in a row, with a digit or not; few texts do.
-    Family(lambda look: look.long or look.has(("xox", "xapp-")), (
+    Family(gate=lambda look: look.long or look.has(("xox", "xapp-")), patterns=(
         Pattern(category="TOKEN", rule="jwt", regex=_JWT, needs=("eyj",)),
         *(_token(rule, regex, tuple(needs.split("|"))) for rule, (needs, regex) in _PREFIXES.items()),
         *_plugin_patterns(),
     )),
-    Family(lambda look: look.has(("pass", "pwd", "kennwort", "contraseña")), _PASSWORDS),
-    Family(lambda look: look.digits > 0 and look.has(("key", "token", "secret")), _KEYS),
-    Family(lambda look: look.digits > 0, _DIGITS_TOLD),
-    Family(lambda look: "authorization" in look.lower, (_AUTHORIZATION,)),
-    Family(lambda look: "://" in look.text, (_IN_URL,)),
-    Family(lambda look: "-u" in look.lower, (_COMMAND,)),
+    Family(signs=("pass", "pwd", "kennwort", "contraseña"), patterns=_PASSWORDS),
+    Family(digits=1, signs=("key", "token", "secret"), patterns=_KEYS),
+    Family(digits=1, patterns=_DIGITS_TOLD),
+    Family(signs=("authorization",), patterns=(_AUTHORIZATION,)),
+    Family(signs=("://",), patterns=(_IN_URL,)),
+    Family(signs=("-u",), patterns=(_COMMAND,)),
 )  # fmt: skip
+_PATTERNS: Final = Families(FAMILIES)
 
 
 class Secrets:
@@ -211,4 +212,4 @@ class Secrets:
     reads_embedding = False
 
     def inspect(self, subject: Subject) -> Sequence[Finding]:
-        return find(FAMILIES, subject.text)
+        return _PATTERNS.find(subject.text)

@@ -23,9 +23,15 @@ from watchkeeper.serving.wire import Delta, UpstreamFailed
 from watchkeeper.settings import Upstream
 
 
-async def answers(journey: Journey, parts: Parts) -> AsyncGenerator[Delta, None]:
+def answers(journey: Journey, parts: Parts) -> AsyncGenerator[Delta, None]:
     """The deltas of all answers that were asked for: of further calls where an upstream gives fewer at once. Raises
-    `UpstreamFailed`. Where no upstream says what it used, that is estimated."""
+    `UpstreamFailed`."""
+    if journey.request.n > 1:
+        return _several(journey, parts)
+    return _stopped(call(journey, parts), journey, 0) if journey.request.stops else call(journey, parts)
+
+
+async def _several(journey: Journey, parts: Parts) -> AsyncGenerator[Delta, None]:
     first = 0
     while True:
         try:
@@ -70,6 +76,7 @@ async def settle(journey: Journey, parts: Parts, span: Span) -> None:
     shape, settings = journey.request.shape, parts.settings.structured
     if shape is None:
         return
+    _estimate_usage(journey, parts, 0)  # another call may follow
 
     async def ask(text: str, problem: str) -> str | None:
         return await _again(journey, parts, text, problem)
@@ -115,7 +122,7 @@ def _estimate_usage(journey: Journey, parts: Parts, first: int) -> None:
         journey.spans["generate"].attributes["usage"] = "estimated"
 
 
-async def call(
+def call(
     journey: Journey, parts: Parts, first: int = 0, added: Sequence[dict[str, Any]] = ()
 ) -> AsyncGenerator[Delta, None]:
     """The deltas of one call for the answers from `first` on, to the messages and what is added to them. Raises
@@ -123,22 +130,19 @@ async def call(
 
     said = ground.unfound(journey)
     if said is not None:
-        yield Delta(text=said, finish_reason="stop", usage=(0, 0))
-        return
+        return _told(said)
 
     def body(upstream: Upstream) -> dict[str, Any]:
         return body_of(journey, upstream, first, added)
 
     attempts = Attempts(parts.upstreams, journey.candidates, body, journey.ask)
     journey.tried.append(attempts)
-    before = journey.attempts
-    async with aclosing(attempts.deltas()) as deltas:
-        try:
-            async for delta in deltas:
-                journey.upstream, journey.attempts = attempts.upstream, before + len(attempts.made)
-                yield delta
-        finally:
-            journey.upstream, journey.attempts = attempts.upstream, before + len(attempts.made)
+    return attempts.deltas()
+
+
+async def _told(said: str) -> AsyncGenerator[Delta, None]:
+    """An answer that no upstream was asked for."""
+    yield Delta(text=said, finish_reason="stop", usage=(0, 0))
 
 
 def body_of(journey: Journey, upstream: Upstream, first: int = 0, added: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
@@ -182,8 +186,11 @@ def _own(turn: Turn, message: Message) -> dict[str, Any]:
     return body
 
 
-def describe(journey: Journey, span: Span) -> None:
-    """Notes on the span what is known of the call so far."""
+def conclude(journey: Journey, parts: Parts) -> None:
+    """Notes what the answer used, where the upstream did not say or was cut off before it could, and on the span what is
+    known of its calls."""
+    _estimate_usage(journey, parts, 0)
+    span = journey.spans["generate"]
     span.attributes |= {"attempts": journey.attempts}
     if journey.attempts > 1:
         span.attributes |= {"tried": "; ".join(attempts.told() for attempts in journey.tried)}

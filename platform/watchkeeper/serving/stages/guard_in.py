@@ -16,7 +16,7 @@ from watchkeeper.serving.journey import Journey, Span
 from watchkeeper.serving.judging import blocking, judge_text, merge
 from watchkeeper.serving.leaves import Leaves, Place
 from watchkeeper.serving.parts import Parts
-from watchkeeper.serving.redact import redact
+from watchkeeper.serving.redact import redact, tally
 from watchkeeper.serving.request import Refused, Turn
 from watchkeeper.serving.scan import scan_copy
 from watchkeeper.serving.stages.embed import embed, whole, windows
@@ -34,7 +34,7 @@ async def _run(journey: Journey, parts: Parts, span: Span) -> None:
         judged = judge_text(parts.guards, journey.release.policies, subject, journey.embeddings)
         verdicts += judged.verdicts
         text, found = parts.redact.replace(turn.text, judged.spans)
-        journey.redactions.update(found)
+        tally(journey.redactions, found)
         calls, of_calls = await _calls(journey, parts, turn)
         verdicts += of_calls
         turns.append(msgspec.structs.replace(turn, text=neutralise(text), calls=calls))
@@ -64,7 +64,7 @@ async def _calls(journey: Journey, parts: Parts, turn: Turn) -> tuple[dict[str, 
 
     def replace(leaf: str, spans: Sequence[Place]) -> str:
         text, found = parts.redact.replace(leaf, spans)
-        journey.redactions.update(found)
+        tally(journey.redactions, found)
         return text
 
     return with_texts(turn.calls, leaves.replaced(replace, judged.spans)), judged.verdicts
