@@ -161,6 +161,7 @@ class Spool:
         self._closed = False
         self._together: list[_Entry] = []
         self._handing_over = False
+        self._under_way = 0
         self._waking: asyncio.TimerHandle | None = None
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._database: sqlite3.Connection | None = None
@@ -185,6 +186,7 @@ class Spool:
         if self._full is not None:
             raise SpoolFull(self._full)
         self._hold(_Accept(request_id, received_at))
+        self._under_way += 1
         if self._waking is None:
             self._waking = asyncio.get_running_loop().call_later(ACCEPT_S, self._wake)
 
@@ -209,7 +211,11 @@ class Spool:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         self._hold(_Append(said.request_id, at, kind, _body(said), done, brought))
-        if not self._handing_over:
+        answers = kind == RECORD and not brought
+        self._under_way -= answers
+        if answers and self._under_way <= 0:  # there is nobody to share a commit with
+            self._hand_over()
+        elif not self._handing_over:
             self._handing_over = True
             loop.call_soon(self._hand_over)
         await done
