@@ -1,7 +1,6 @@
 """What an evaluation does, as the command line would ask for it: a real lake, a judge that stands in for Detoxify."""
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -298,7 +297,6 @@ def test_with_a_real_mlflow_and_evidently(
     uri = f"http://127.0.0.1:{free_port()}"
     settings = settings.model_copy(update={"mlflow": Mlflow(uri=uri)})
     argv, environment = server_command(settings, tmp_path)
-    assert argv[0] == sys.executable
     run_process(argv, ready=f"{uri}/health", env={**os.environ, **environment})
     fill(settings, -3600, -3500)
     fill(settings, 0, 100)
