@@ -114,11 +114,13 @@ class Complaints:
 
 @pytest.fixture
 def visit(browser: Browser, base: str) -> Iterator[Callable[..., tuple[Page, Complaints]]]:
-    """A function: path, scheme, width → a page in a fresh profile, and what it did wrong."""
+    """A function: path, scheme, width, a script that runs before the page's own → a page in a fresh profile, and what it
+    did wrong."""
     contexts = []
 
-    def make(path: str, scheme: Any = "light", width: int = 1440) -> tuple[Page, Complaints]:
+    def make(path: str, scheme: Any = "light", width: int = 1440, script: str = "") -> tuple[Page, Complaints]:
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        context.add_init_script(script)
         contexts.append(context)
         page = context.new_page()
         complaints = Complaints(page, base)
@@ -141,6 +143,19 @@ def wait_until(page: Page, expression: str, within_s: float = 20.0) -> None:
 def fills_the_screen_at_most(page: Page) -> bool:
     fits: bool = page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     return fits
+
+
+TOO_WIDE = """window.tooWide = [];
+const look = () => {
+  const root = document.documentElement, width = root.clientWidth;
+  const seen = (chart) => chart.checkVisibility({ visibilityProperty: true });
+  const wide = (chart) => seen(chart) && chart.getBoundingClientRect().width > width;
+  if (root.scrollWidth > width) window.tooWide.push(`the page: ${root.scrollWidth}`);
+  if ([...document.querySelectorAll(".main-svg")].some(wide)) window.tooWide.push("a chart");
+  requestAnimationFrame(look);
+};
+requestAnimationFrame(look);"""
+"""Looks at every frame that is painted, from the first: what was wider than the screen, also if only for a moment."""
 
 
 UNNAMED = """() => [...document.querySelectorAll("a, button, input, select, textarea")].filter((element) => {
@@ -388,10 +403,11 @@ def test_a_telephone_shows_every_page_without_scrolling_sideways(visit: Any, hou
         "/experiments", EXPERIMENT, f"{EXPERIMENT}?case=0000000000000003.0", "/releases?promote=watchkeeper@3", "/releases",
     )  # fmt: skip
     for path in paths:
-        page, complaints = visit(path, width=390)
+        page, complaints = visit(path, width=390, script=TOO_WIDE)
         expect(page.get_by_role("heading", level=1)).to_be_visible()
         page.wait_for_load_state("networkidle")
         assert fills_the_screen_at_most(page)
+        assert page.evaluate("tooWide") == []
         assert complaints.found == []
     overview = page.get_by_role("navigation").get_by_role("link", name="Overview")
     expect(overview).not_to_be_in_viewport()

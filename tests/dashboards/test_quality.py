@@ -30,8 +30,8 @@ def test_every_score_has_its_card_in_order(house: Any, reader_of: Any, read: Any
     titles = [read(response[f"quality-head-{number}"]["children"])[0] for number in range(9)]
     assert titles == ["Relevance", "Support", "Grounded", "Refusals", "Repetition", "Language match", "Readability",
                       "Cut off", "Toxicity of answers"]  # fmt: skip
-    assert response["quality-slot-8"]["style"] == {}
-    assert response["quality-slot-9"]["style"] == {"display": "none"}
+    assert response["quality-slot-8"]["className"] == "wk-card"
+    assert response["quality-slot-9"]["className"] == "wk-card wk-waiting"
     for number in range(9):
         validate(figure_of(response, number))
 
@@ -96,7 +96,7 @@ def test_nothing_scored_and_nothing_judged_say_what_to_type(make_house: Any, rea
     response = look(reader_of(make_house([])))
     assert "watchkeeper evaluate all --last 1h" in read(response["quality-verdicts"]["children"])
     assert "watchkeeper evaluate quality --last 1h" in read(response["quality-empty"]["children"])
-    assert response["quality-slot-0"]["style"] == {"display": "none"}
+    assert response["quality-slot-0"]["className"] == "wk-card wk-waiting"
 
 
 def test_windows_over_each_other_get_lanes_and_neighbours_share_one() -> None:

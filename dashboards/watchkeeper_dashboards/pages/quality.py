@@ -29,7 +29,9 @@ from watchkeeper_dashboards.scores import ScoreWords, in_order, is_detail, words
 SLOTS: Final = 18
 """Cards that wait for a score: a chart that stays in its place is not drawn anew with every tick."""
 
-_HIDDEN: Final = {"display": "none"}
+_CARD: Final = "wk-card"
+_WAITING: Final = "wk-card wk-waiting"
+"""Not `display: none`: a chart that has no width is drawn 700 px wide, and so it would first be shown."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,7 @@ def _slot(number: int) -> Component:
             parts.figure(f"score-{number}", HEIGHT, "Mean of a score over time, and how many scores", clickable=True),
         ],
         id=f"quality-slot-{number}",
-        className="wk-card",
-        style=_HIDDEN,
+        className=_WAITING,
     )
 
 
@@ -114,7 +115,7 @@ def register(app: Dash, sources: Sources) -> None:
         Output("quality-release", "data"),
         Output("quality-empty", "children"),
         *(Output(f"quality-head-{number}", "children") for number in slots),
-        *(Output(f"quality-slot-{number}", "style") for number in slots),
+        *(Output(f"quality-slot-{number}", "className") for number in slots),
         *(Output(parts.store(f"score-{number}"), "data") for number in slots),
         Input("quality-url", "search"),
         Input("quality-tick", "data"),
@@ -134,7 +135,7 @@ def register(app: Dash, sources: Sources) -> None:
             _releases(sources, span, release),
             None if courses else _no_scores(span, release),
             *(head for head, _ in cards), *([None] * unused),
-            *([{}] * len(cards)), *([_HIDDEN] * unused),
+            *([_CARD] * len(cards)), *([_WAITING] * unused),
             *(figure for _, figure in cards), *([None] * unused),
         )  # fmt: skip
         shell.report_success(now, time.perf_counter() - began)
