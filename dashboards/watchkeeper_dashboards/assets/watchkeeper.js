@@ -137,7 +137,7 @@
     if (lost && question && question.failCallback) question.failCallback();
     if (lost || !ticked) {
       api.purgeInfiniteCache();
-      api.ensureIndexVisible(0);
+      if (api.getDisplayedRowCount()) api.ensureIndexVisible(0); // of a grid without rows the library complains
     } else if (api.getFirstDisplayedRowIndex() <= 0) {
       api.refreshInfiniteCache();
     }
