@@ -30,10 +30,11 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The light tests in parallel; those that load models or start servers one after the other, so that they do not share two cores.
+# Who waits for a server leaves a processor idle: one test file more at a time than there are processors. Then those which say
+# how long something takes, or use the whole machine: alone.
 test: check browser
-	$(BIN)/pytest -m 'not models and not servers' -n auto
-	$(BIN)/pytest -m 'models or servers'
+	$(BIN)/pytest -m 'not alone' -n $$(($$($(BIN)/python -c 'import os; print(os.cpu_count())') + 1)) --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -m alone
 
 bench: install
 	$(BIN)/python tests/benchmarks/table.py

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -21,17 +22,38 @@ import hypothesis
 import pytest
 import requests
 
+from watchkeeper.settings import Mlflow, Settings
+from watchkeeper.tracking import server_command
+
 # How long an example takes says how busy this machine is, not whether the code is right.
 hypothesis.settings.register_profile("house", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("house")
 os.environ.update(HF_HUB_OFFLINE="1", DO_NOT_TRACK="1", MLFLOW_DISABLE_TELEMETRY="true")
 
 
+FIRST_PORT, LAST_PORT = 12_000, 31_999
+"""Below those that the kernel gives to whoever connects: a port that was found free is not taken by a client meanwhile."""
+
+
+def _ports() -> Iterator[int]:
+    """Never the same one twice. Each of the processes that share the tests has a part of them to itself, and begins
+    anywhere in it: other tests may run on this machine."""
+    share = (LAST_PORT - FIRST_PORT + 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    first = FIRST_PORT + share * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    begin = random.SystemRandom().randrange(share)
+    for number in range(share):
+        yield first + (begin + number) % share
+
+
+_PORTS = _ports()
+
+
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    for port in _PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 @pytest.fixture
@@ -245,6 +267,18 @@ def run_process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
 def module_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Process]]:
     """`run_process` for servers that a whole module shares."""
     yield from _processes(tmp_path_factory.mktemp("processes"))
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an MLflow that `up` could have started, for all tests that keep to prompts, experiments and traces of
+    names of their own: a start takes seven seconds of a processor. Who looks at its files or stops it starts another."""
+    data = tmp_path_factory.mktemp("mlflow")
+    settings = Settings(data=data, mlflow=Mlflow(uri=f"http://127.0.0.1:{_free_port()}"))
+    argv, env = server_command(settings, data)
+    for start in _processes(data):
+        start(argv, ready=f"{settings.mlflow.uri}/health", env=env)
+        yield settings.mlflow.uri
 
 
 def _processes(folder: Path) -> Iterator[Callable[..., Process]]:

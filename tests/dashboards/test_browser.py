@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, Request, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS = [
@@ -31,13 +30,6 @@ EXPERIMENT = "/experiments/experiment-20260110-1600"
 SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
 
 
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
-
-
 def answers(address: str) -> bool:
     try:
         with urllib.request.urlopen(address, timeout=1) as answer:
@@ -46,8 +38,9 @@ def answers(address: str) -> bool:
         return False
 
 
-def start(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    """`run()` in a process of its own, as `watchkeeper dashboard` does it."""
+def start(folder: Path, free_port: Callable[[], int]) -> tuple[subprocess.Popen[bytes], str]:
+    """`run()` in a process of its own, as `watchkeeper dashboard` does it; and its address."""
+    port = free_port()
     settings = {
         "DATA": str(folder),
         "DASHBOARD__PORT": str(port),
@@ -65,7 +58,7 @@ def start(folder: Path, port: int) -> subprocess.Popen[bytes]:
         assert server.poll() is None, "the server ended at once"
         assert time.monotonic() < deadline, "the server did not start"
         time.sleep(0.1)
-    return server
+    return server, f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +70,10 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def base(house: Any) -> Iterator[str]:
+def base(house: Any, module_port: Callable[[], int]) -> Iterator[str]:
     """The address of a server over a day of traffic."""
-    port = free_port()
-    server = start(house.settings.data, port)
-    yield f"http://127.0.0.1:{port}"
+    server, address = start(house.settings.data, module_port)
+    yield address
     server.terminate()
     server.wait(15)
 
@@ -114,21 +106,22 @@ class Complaints:
 
 @pytest.fixture
 def visit(browser: Browser, base: str) -> Iterator[Callable[..., tuple[Page, Complaints]]]:
-    """A function: path, scheme, width, a script that runs before the page's own → a page in a fresh profile, and what it
-    did wrong."""
-    contexts = []
+    """A function: path, scheme, width, a script that runs before the page's own → a page in a profile that is fresh in this
+    test for each of these, and what it did wrong."""
+    contexts: dict[tuple[Any, ...], BrowserContext] = {}
 
     def make(path: str, scheme: Any = "light", width: int = 1440, script: str = "") -> tuple[Page, Complaints]:
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        context.add_init_script(script)
-        contexts.append(context)
-        page = context.new_page()
+        if (scheme, width, script) not in contexts:
+            context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+            context.add_init_script(script)
+            contexts[scheme, width, script] = context
+        page = contexts[scheme, width, script].new_page()
         complaints = Complaints(page, base)
         page.goto(base + path)
         return page, complaints
 
     yield make
-    for context in contexts:
+    for context in contexts.values():
         context.close()
 
 
@@ -189,6 +182,7 @@ def test_every_page_opens_clean_in_both_schemes(visit: Any, house: Any, scheme: 
         assert page.evaluate(UNNAMED) == []
         assert fills_the_screen_at_most(page)
         assert complaints.found == []
+        page.close()
 
 
 @SCHEMES
@@ -271,7 +265,9 @@ def test_a_verdict_is_chosen_by_key_and_leads_to_its_requests(visit: Any) -> Non
 
 
 def test_rows_are_ticked_by_mouse_and_key_and_stay_ticked(visit: Any, house: Any) -> None:
-    page, complaints = visit("/traces?range=all")
+    page, complaints = visit("/nowhere")
+    page.clock.install()
+    page.goto(page.url.replace("/nowhere", "/traces?range=all"))
     rows = [record.request_id for record in reversed(house.records)]
     page.locator(f".ag-row[row-id='{rows[1]}'] .ag-selection-checkbox").click()
     page.locator(f".ag-row[row-id='{rows[2]}'] .ag-cell").first.press("Space")
@@ -280,7 +276,9 @@ def test_rows_are_ticked_by_mouse_and_key_and_stay_ticked(visit: Any, house: Any
     expect(page).to_have_url(re.compile(r"/traces\?range=all$"))
     page.get_by_label("Dataset").fill("hard cases")
     expect(add).to_be_enabled()
-    page.wait_for_timeout(11_000)
+    with page.expect_response("**/_dash-update-component*"):
+        page.clock.fast_forward(10_500)
+    page.wait_for_timeout(1_000)  # for the rows to be drawn anew
     expect(add).to_be_enabled()
     expect(page.locator(".ag-row-selected")).to_have_count(2)
     assert complaints.found == []
@@ -409,6 +407,8 @@ def test_a_telephone_shows_every_page_without_scrolling_sideways(visit: Any, hou
         assert fills_the_screen_at_most(page)
         assert page.evaluate("tooWide") == []
         assert complaints.found == []
+        if path != paths[-1]:
+            page.close()
     overview = page.get_by_role("navigation").get_by_role("link", name="Overview")
     expect(overview).not_to_be_in_viewport()
     page.get_by_role("button", name="Menu").click()
@@ -417,7 +417,7 @@ def test_a_telephone_shows_every_page_without_scrolling_sideways(visit: Any, hou
     expect(overview).not_to_be_in_viewport()
 
 
-def test_the_server_ends_when_it_is_told_to(tmp_path: Path) -> None:
-    server = start(tmp_path, free_port())
+def test_the_server_ends_when_it_is_told_to(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    server, _ = start(tmp_path, free_port)
     server.send_signal(signal.SIGTERM)
     assert server.wait(15) == 0

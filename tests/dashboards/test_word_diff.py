@@ -32,9 +32,9 @@ def test_the_pieces_are_the_texts(base: str, candidate: str) -> None:
 
 @pytest.mark.parametrize("text", ["a " * 50_000, " ".join(str(n) for n in range(50_000)), "x" * 500_000])
 def test_long_and_repeating_texts_take_no_time_and_lose_nothing(text: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     ours, theirs = differing(text, text[::-1])
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 3
     assert "".join(piece for _, piece in ours) == text
     assert "".join(piece for _, piece in theirs) == text[::-1]
     assert MOST < 50_000

@@ -1,12 +1,11 @@
 """Promotion: what serves changes on the evidence of a gate, by override or by rollback, and the log says which."""
 
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -19,7 +18,7 @@ from watchkeeper.lake.tables import COMPARISONS
 from watchkeeper.release import BUILTIN, FILE_NAME, Release
 from watchkeeper.settings import Lake as LakeSection
 from watchkeeper.settings import Mlflow, Settings
-from watchkeeper.tracking import Tracking, TrackingUnavailable, server_command
+from watchkeeper.tracking import Tracking, TrackingUnavailable
 from watchkeeper.tracking.prompts import ReleaseExists, ReleaseUnknown
 from watchkeeper_evaluations.lock import alone
 from watchkeeper_evaluations.promotion import (
@@ -38,21 +37,9 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
 NOW = datetime(2026, 5, 29, 12, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module")
-def server(
-    module_processes: Callable[..., Any], module_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[SimpleNamespace]:
-    data = tmp_path_factory.mktemp("mlflow")
-    settings = Settings(data=data, mlflow=Mlflow(uri=f"http://127.0.0.1:{module_port()}"))
-    argv, env = server_command(settings, data)
-    process = module_processes(argv, ready=f"{settings.mlflow.uri}/health", env=env)
-    yield SimpleNamespace(uri=settings.mlflow.uri, names=iter(range(1000)))
-    process.stop()
-
-
 @pytest.fixture
-def settings(server: SimpleNamespace, tmp_path: Path) -> Settings:
-    return Settings(data=tmp_path, mlflow=Mlflow(uri=server.uri, prompt=f"w{next(server.names)}"))
+def settings(mlflow_uri: str, tmp_path: Path) -> Settings:
+    return Settings(data=tmp_path, mlflow=Mlflow(uri=mlflow_uri, prompt=f"w-{uuid.uuid4().hex[:8]}"))
 
 
 def variant(number: int) -> Release:

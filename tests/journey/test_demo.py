@@ -18,7 +18,7 @@ from deltalake import DeltaTable
 import watchkeeper
 from watchkeeper.settings import load
 
-pytestmark = [pytest.mark.models, pytest.mark.servers]
+pytestmark = [pytest.mark.models, pytest.mark.servers, pytest.mark.alone]
 
 REQUESTS = 180
 FIRST, BETTER = "watchkeeper@1", "watchkeeper@2"

@@ -116,6 +116,7 @@ def passed(settings: Settings, base: str, candidate: str) -> None:
     lake.append("comparisons", pa.Table.from_pylist([row], schema=COMPARISONS))
 
 
+@pytest.mark.alone
 def test_releases_from_registration_to_rollback_with_mlflow_killed_in_between(
     set_up: SetUp, tmp_path: Path, wait_for: Callable[..., None]
 ) -> None:
@@ -209,7 +210,7 @@ def test_a_canary_serves_its_share_of_the_sessions_until_it_is_stopped_or_promot
     better = tmp_path / "better.toml"
     better.write_text('template = "Answer better."\n')
     assert set_up.type_in("release", "register", str(better)).returncode == 0
-    followed(set_up, "watchkeeper@1")
+    wait_for(lambda: set_up.ask()[1] == "watchkeeper@1", what="the first release to be followed", within_s=20)
     sessions = [f"session-{number}" for number in range(100)]
 
     def by_session(model: str = "watchkeeper") -> dict[str, str]:

@@ -249,6 +249,7 @@ def test_a_full_line_is_a_503_of_ours_with_a_time_to_come_back(house: Callable[.
     assert any(float(record.stages[0].attributes.get("queue_ms", 0)) > 0 for record in records.values())
 
 
+@pytest.mark.alone
 def test_one_tenant_that_floods_costs_another_neither_answers_nor_much_time(house: Callable[..., House]) -> None:
     here = house("max_in_flight = 2\nmax_queue = 40\nqueue_limit_ms = 60_000\nqueue_target_ms = 60_000")
     here.keys = {name: here.key(name) for name in ("flood", "quiet")}

@@ -351,13 +351,10 @@ def test_more_answers_than_the_queue_takes_are_told_when_to_come_again(
         assert requests.post(f"{url}/chat/completions", json={**body, "n": 2}, timeout=60).status_code == 200
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
-
-
 @pytest.mark.servers
-def test_the_process_serves_a_folder_and_ends_well_on_sigterm(tiny: Path, tmp_path: Path) -> None:
+def test_the_process_serves_a_folder_and_ends_well_on_sigterm(
+    tiny: Path, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
     port = free_port()
     (tmp_path / "watchkeeper.toml").write_text(f'[model]\nname = "{tiny}"\nport = {port}\nthreads = 1\n')
     code = "from watchkeeper.embedded.chat import run; from watchkeeper.settings import load; run(load())"

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -215,9 +214,10 @@ def test_a_batch_that_fails_fails_its_callers_and_the_next_is_computed() -> None
 
 @pytest.mark.models
 @pytest.mark.servers
-def test_the_process_serves_the_packaged_encoder_and_ends_well_on_sigterm(packaged: Path, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_the_process_serves_the_packaged_encoder_and_ends_well_on_sigterm(
+    packaged: Path, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
     (tmp_path / "watchkeeper.toml").write_text(f'models = "{packaged}"\n[encoder]\nport = {port}\n')
     code = "from watchkeeper.embedded.embeddings import run; from watchkeeper.settings import load; run(load())"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)

@@ -87,6 +87,6 @@ def _within(part: Any, whole: Any) -> bool:
     "text", ["{" * 200_000, "[" * 100_000 + "]" * 100_000, '{"' * 100_000, "[," * 100_000, " " * 400_000]
 )
 def test_time_is_linear(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     list(mended(text, torn=True))
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5

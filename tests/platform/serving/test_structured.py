@@ -115,9 +115,9 @@ def test_a_few_references_that_each_double_the_work_are_refused() -> None:
 
 
 def test_many_references_to_an_anchor_cost_no_more_than_they_are_long() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     shape({"not": {"enum": [{"$ref": "#x"} for _ in range(4_500)]}})
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_the_patterns_of_a_schema_share_what_one_may_take() -> None:
@@ -148,9 +148,9 @@ def test_a_schema_that_contains_itself_twice_is_not_followed_into_the_depth() ->
     twice = [{"properties": {"a": {"$ref": "#/$defs/n"}}}, {"properties": {"a": {"$ref": "#/$defs/n"}}}]
     doubling = shape({"$ref": "#/$defs/n", "$defs": {"n": {"allOf": twice}}})
     assert doubling.problem('{"a": ' * 10 + "1" + "}" * 10) is None
-    started = time.perf_counter()
+    started = time.process_time()
     assert "too deeply" in (doubling.problem('{"a": ' * 40 + "1" + "}" * 40) or "")
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_a_union_that_contains_itself_may_be_as_deep_as_people_write_them() -> None:
@@ -172,6 +172,6 @@ def test_a_union_that_contains_itself_may_be_as_deep_as_people_write_them() -> N
 
 def test_no_pattern_takes_longer_than_the_text_is_long() -> None:
     evil = shape({"type": "object", "properties": {"a": {"pattern": "^(a+)+$"}}})
-    started = time.perf_counter()
+    started = time.process_time()
     assert evil.problem(json.dumps({"a": "a" * 5_000 + "!"})) is not None
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2

@@ -4,33 +4,18 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import msgspec
 import pytest
 
 from watchkeeper.release import BUILTIN, CHALLENGER_FILE, FILE_NAME, Challenger, Follower, Release, challenger
-from watchkeeper.settings import Mlflow, Settings
 from watchkeeper.telemetry.publisher import WHOLE_S, Publisher
-from watchkeeper.tracking import Tracking, server_command
+from watchkeeper.tracking import Tracking
 from watchkeeper.tracking.prompts import Releases
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
-
-
-@pytest.fixture(scope="module")
-def server(
-    module_processes: Callable[..., Any], module_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[SimpleNamespace]:
-    data = tmp_path_factory.mktemp("mlflow")
-    settings = Settings(data=data, mlflow=Mlflow(uri=f"http://127.0.0.1:{module_port()}"))
-    argv, env = server_command(settings, data)
-    process = module_processes(argv, ready=f"{settings.mlflow.uri}/health", env=env)
-    yield SimpleNamespace(uri=settings.mlflow.uri)
-    process.stop()
 
 
 class Clock:
@@ -49,8 +34,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def tracking(server: SimpleNamespace) -> Tracking:
-    return Tracking(server.uri)
+def tracking(mlflow_uri: str) -> Tracking:
+    return Tracking(mlflow_uri)
 
 
 @pytest.fixture

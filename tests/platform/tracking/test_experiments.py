@@ -1,7 +1,7 @@
 """Experiments in a real MLflow, read back by its own client."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,8 @@ import pandas
 import pytest
 
 from watchkeeper.record import Message, Record
-from watchkeeper.settings import Mlflow, Settings
 from watchkeeper.telemetry.otlp import export_request
-from watchkeeper.tracking import Tracking, TrackingUnavailable, server_command
+from watchkeeper.tracking import Tracking, TrackingUnavailable
 from watchkeeper.tracking.experiments import PARENT, Input, running
 
 NOON = datetime(2026, 4, 1, 12, tzinfo=UTC)
@@ -30,16 +29,9 @@ class Clock:
         return self.now
 
 
-@pytest.fixture(scope="module")
-def tracking(
-    module_processes: Callable[..., Any], module_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Tracking]:
-    data = tmp_path_factory.mktemp("experiments")
-    settings = Settings(data=data, mlflow=Mlflow(uri=f"http://127.0.0.1:{module_port()}"))
-    argv, env = server_command(settings, data)
-    process = module_processes(argv, ready=f"{settings.mlflow.uri}/health", env=env)
-    yield Tracking(settings.mlflow.uri)
-    process.stop()
+@pytest.fixture
+def tracking(mlflow_uri: str) -> Tracking:
+    return Tracking(mlflow_uri)
 
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.servers]

@@ -1,16 +1,13 @@
 """Releases in a real MLflow: what was registered reads back exactly, or not at all."""
 
 import uuid
-from collections.abc import Callable, Iterator
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Callable
 
 import msgspec
 import pytest
 
 from watchkeeper.release import BUILTIN, Grounding, Parameters, Policy, Release
-from watchkeeper.settings import Mlflow, Settings
-from watchkeeper.tracking import Tracking, TrackingUnavailable, prompts, server_command
+from watchkeeper.tracking import Tracking, TrackingUnavailable, prompts
 from watchkeeper.tracking.prompts import ReleaseChanged, ReleaseExists, Releases, ReleaseUnknown
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
@@ -26,21 +23,9 @@ ODD = msgspec.structs.replace(
 )
 
 
-@pytest.fixture(scope="module")
-def server(
-    module_processes: Callable[..., Any], module_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[SimpleNamespace]:
-    data = tmp_path_factory.mktemp("mlflow")
-    settings = Settings(data=data, mlflow=Mlflow(uri=f"http://127.0.0.1:{module_port()}"))
-    argv, env = server_command(settings, data)
-    process = module_processes(argv, ready=f"{settings.mlflow.uri}/health", env=env)
-    yield SimpleNamespace(uri=settings.mlflow.uri)
-    process.stop()
-
-
 @pytest.fixture
-def tracking(server: SimpleNamespace) -> Tracking:
-    return Tracking(server.uri)
+def tracking(mlflow_uri: str) -> Tracking:
+    return Tracking(mlflow_uri)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import requests
 from watchkeeper.lake.interactions import evaluation_row
 from watchkeeper.lake.lake import Lake
 from watchkeeper.settings import Mlflow, Settings
-from watchkeeper.tracking import Tracking, TrackingUnavailable, server_command
+from watchkeeper.tracking import Tracking, TrackingUnavailable
 from watchkeeper.tracking.unfinished import delete_run, finish_run, unfinished_runs
 from watchkeeper_evaluations.open_runs import settle
 
@@ -21,15 +21,9 @@ NOON = datetime(2026, 4, 1, 12, tzinfo=UTC)
 EXPERIMENT = "watchkeeper-jobs"
 
 
-@pytest.fixture(scope="module")
-def settings(
-    module_processes: Callable[..., Any], module_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
-) -> Settings:
-    data: Path = tmp_path_factory.mktemp("data")
-    settings = Settings(data=data, mlflow=Mlflow(uri=f"http://127.0.0.1:{module_port()}"))
-    argv, env = server_command(settings, data)
-    module_processes(argv, ready=f"{settings.mlflow.uri}/health", env=env)
-    return settings
+@pytest.fixture
+def settings(mlflow_uri: str, tmp_path: Path) -> Settings:
+    return Settings(data=tmp_path, mlflow=Mlflow(uri=mlflow_uri))
 
 
 def log(settings: Settings, evaluation_id: str, *, job: str, finish: bool = False) -> str:
