@@ -91,7 +91,7 @@ def _written_in_digits(text: str) -> Iterator[Number]:
 
 def _readings(match: re.Match[str]) -> frozenset[Reading]:
     values = _values(match["number"])
-    if match["half"]:
+    if match["half"] and len(match["number"]) <= 2:  # whole hours; `1,000 am` is no time
         return frozenset(values) | _time(match["number"], match["half"])
     if match["scale"]:
         scale = match["scale"].lower()

@@ -38,6 +38,11 @@ def test_these_differ(one: str, other: str) -> None:
     assert not readings(one) & readings(other)
 
 
+@pytest.mark.parametrize("text", ["1,000 am", "0,0 pm", "12 345 am", "9" * 5_000 + " pm"])
+def test_what_is_no_hour_is_a_number(text: str) -> None:
+    assert all(isinstance(reading, float) for reading in readings(text))
+
+
 @pytest.mark.parametrize("text", ["E1042", "v2", "iPhone4", "everyone", "tense"])
 def test_identifiers_and_words_are_no_numbers(text: str) -> None:
     assert numbers.find(text) == []
