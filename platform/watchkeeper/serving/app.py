@@ -54,6 +54,7 @@ ROUTES = (
 RANDOM = 256
 """Request ids that are drawn at a time."""
 _random: list[bytes] = []
+os.register_at_fork(after_in_child=_random.clear)  # else two processes would draw the same
 DISCONNECTED = 499
 """The status that records keep for a client that went away (nginx's number; no client ever sees it)."""
 
