@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import weakref
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
@@ -285,3 +286,28 @@ def test_whatever_the_upstreams_do(
     for load in pool.made.balancer.loads.values():
         assert load.outstanding == pytest.approx(0.0)
         assert not load.waiting[True]
+
+
+def test_an_answer_that_has_begun_no_longer_holds_what_its_body_is_made_of() -> None:
+    """The body knows the journey, which knows its attempts: in a circle they would stay until somebody collects them."""
+
+    class Journey:
+        pass
+
+    async def run() -> None:
+        journey = Journey()
+        gone = weakref.ref(journey)
+        pool = Pool({"a": Scripted([(0.0, None)])})
+        upstreams = pool.make()
+
+        def body(upstream: Upstream, known: object = journey) -> dict[str, Any]:
+            return {}
+
+        attempts = Attempts(upstreams, pool.upstreams, body, Ask())
+        async for _ in attempts.deltas():
+            pass
+        del journey, body
+        assert gone() is None
+        assert attempts.upstream is not None
+
+    asyncio.run(run())
