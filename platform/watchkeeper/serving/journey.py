@@ -71,9 +71,8 @@ class Journey:
     what the messages have, and what an answer may have, for the upstream. `left_out`: how many stored messages, turns and
     passages did not fit. `index_version`: of the knowledge that its tenant and route may read, empty where there is none.
     `cascade`: how hard the prompt is, where that decides who answers. `answered_by`: who did, where that is not who was
-    asked last. `cache`: exact or near where an answer was given
-    again, that of the request `cache_source`; miss, bypass; empty where there is no cache. `kept`: whether its record has
-    been made."""
+    asked last. `cache`: exact or near where an answer was given again, that of the request `cache_source`; miss, bypass;
+    empty where there is no cache. `kept`: whether its record has been made."""
 
     request_id: str
     received_at: int

@@ -194,7 +194,7 @@ class Connection(asyncio.Protocol):
         taken = self._blocks[0] if len(self._blocks) == 1 else b"".join(self._blocks)
         self._blocks = []
         self._ahead = 0
-        if self._paused and self._transport is not None:
+        if self._paused and self._transport is not None and self.is_open:
             self._paused = False
             self._transport.resume_reading()
         return taken
@@ -244,9 +244,8 @@ class Connection(asyncio.Protocol):
             self._wake()
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self.status and not self._is_framed():  # then this is how its end is told
-            self._complete = True
-            self._wake()
+        if self.status and error is None and self._failure is None and not self._is_framed():
+            self._complete = True  # this is how its end is told
         self._fail(Broken(f"the connection broke: {error}" if error else "it closed the connection"))
         self._transport = None
         self._line.lost(self)
@@ -257,6 +256,10 @@ class Connection(asyncio.Protocol):
 
     # For httptools.
 
+    def on_message_begin(self) -> None:
+        if self._complete:
+            raise ValueError("a second answer")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value)
         if self._head_bytes > MOST_HEAD:
@@ -264,8 +267,6 @@ class Connection(asyncio.Protocol):
         self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
-        if self._complete:
-            raise ValueError("a second answer")
         status = self._parser.get_status_code()
         if status >= 200:
             self.status = status

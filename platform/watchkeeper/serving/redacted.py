@@ -54,7 +54,7 @@ def redacted_record(record: Record, redact: Redact) -> Record:
         user=record.user and redact.name(record.user),
         session=record.session and redact.name(record.session),
         route=clean(record.route),
-        tags={clean(key): clean(value) for key, value in record.tags.items()} if record.tags else {},
+        tags={clean(key): clean(value) for key, value in record.tags.items()},
         model=clean(record.model),
         prompt=tuple([Message(message.role, clean(message.content)) for message in record.prompt]),
         prompt_text=clean(record.prompt_text, counted=not record.prompt),

@@ -122,7 +122,7 @@ def mend(path: Path, why: str) -> int:
     stand_ins = _complete(whole, base, end, segment.accepted_in(newer) if newer else set(), path.parent.name)
     draft.unlink(missing_ok=True)
     with contextlib.closing(segment.create(draft, "power", base)) as database:
-        with segment.transaction(database):
+        with segment.Transaction(database):
             database.executemany(ADD_ACCEPT, whole.accepts.values())
             database.executemany(ADD_RECORD, map(msgspec.structs.astuple, whole.rows.values()))
             database.execute(f"PRAGMA user_version = {MENDED}")

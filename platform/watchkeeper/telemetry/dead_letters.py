@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from watchkeeper.telemetry.segment import RECORD, Row, transaction
+from watchkeeper.telemetry.segment import RECORD, Row, Transaction
 
 DEAD_LETTERS: Final = "dead_letters.sqlite"
 
@@ -80,7 +80,7 @@ class DeadLetters:
         # one that is deleted is nowhere, neither in free pages (secure_delete) nor in a log that lives on.
         self._database = sqlite3.connect(place, isolation_level=None, check_same_thread=False, timeout=20)
         self._database.execute("PRAGMA secure_delete = ON")
-        with transaction(self._database):
+        with Transaction(self._database):
             for statement in SCHEMA.split(";"):
                 self._database.execute(statement)
             self._database.execute("INSERT INTO store SELECT ? WHERE NOT EXISTS (SELECT 1 FROM store)", (uuid.uuid4().hex,))
@@ -113,13 +113,13 @@ class DeadLetters:
                 )
                 for one in letters
             ]
-            with self._lock, transaction(self._database):
+            with self._lock, Transaction(self._database):
                 self._database.executemany(OUTLIVED, [(one.sink, one.segment, one.sequence) for one in letters])
                 self._database.executemany(BURY, rows)
 
     def refused_again(self, refused: Iterable[tuple[int, str]], at: int) -> None:
         """Puts letters (number and reason, `at` in µs) behind all others."""
-        with self._lock, transaction(self._database):
+        with self._lock, Transaction(self._database):
             for number, reason in refused:
                 self._database.execute(AGAIN, (at, reason, number))
                 self._database.execute(COUNT_ON)
@@ -156,13 +156,13 @@ class DeadLetters:
 
     def postpone(self, until: Mapping[int, int]) -> None:
         """Lets letters wait (number → µs). All at once: each commit waits for the disk, and with it the sink's thread."""
-        with self._lock, transaction(self._database):
+        with self._lock, Transaction(self._database):
             sql = "UPDATE letters SET due = ?, tries = tries + 1 WHERE number = ? AND due IS NOT NULL"
             self._database.executemany(sql, [(due, number) for number, due in until.items()])
 
     def hasten(self, sink: str, request_ids: Sequence[str], due: int) -> None:
         """What waits for one of these requests is looked at already at `due` (µs)."""
-        with self._lock, transaction(self._database):
+        with self._lock, Transaction(self._database):
             for some in _some(request_ids):
                 sql = f"UPDATE letters SET due = min(due, ?) WHERE due IS NOT NULL AND sink = ? AND {_among(some)}"
                 self._database.execute(sql, (due, sink, *some))
@@ -181,7 +181,7 @@ class DeadLetters:
     def remove(self, request_ids: Iterable[str]) -> int:
         """Deletes all letters of these requests, records and feedback, and returns how many there were."""
         gone = 0
-        with self._lock, transaction(self._database):
+        with self._lock, Transaction(self._database):
             for some in _some(list(request_ids)):
                 gone += self._database.execute(f"DELETE FROM letters WHERE {_among(some)}", some).rowcount
         return gone
@@ -189,14 +189,14 @@ class DeadLetters:
     def remove_numbers(self, numbers: Iterable[int]) -> int:
         """Deletes the letters of these numbers, and returns how many there were."""
         gone = 0
-        with self._lock, transaction(self._database):
+        with self._lock, Transaction(self._database):
             for number in numbers:
                 gone += self._database.execute("DELETE FROM letters WHERE number = ?", (number,)).rowcount
         return gone
 
     def remove_upto(self, sink: str, number: int) -> int:
         """Deletes a sink's dead letters up to a number, and returns how many there were."""
-        with self._lock, transaction(self._database):
+        with self._lock, Transaction(self._database):
             sql = "DELETE FROM letters WHERE sink = ? AND number <= ? AND due IS NULL"
             return self._database.execute(sql, (sink, number)).rowcount
 

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from watchkeeper.telemetry.accounts import Account
-from watchkeeper.telemetry.segment import transaction
+from watchkeeper.telemetry.segment import Transaction
 
 LEDGER: Final = "ledger.sqlite"
 
@@ -56,13 +56,13 @@ class Deliveries:
 
     def advance(self, sink: str, segment: str, sequence: int, sampled_out: Iterable[str] = ()) -> None:
         """Moves a cursor, and in the same step notes what the sink was spared on the way there."""
-        with self._lock, transaction(self._database):
+        with self._lock, Transaction(self._database):
             self._database.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", (sink, segment, sequence))
             self._add_sampled_out(sampled_out)
 
     def note_sampled_out(self, request_ids: Iterable[str]) -> None:
         """Notes requests of which MLflow gets no trace, by policy. Once more does no harm."""
-        with self._lock, transaction(self._database):
+        with self._lock, Transaction(self._database):
             self._add_sampled_out(request_ids)
 
     def spared(self, request_ids: Iterable[str]) -> set[str]:
@@ -78,7 +78,7 @@ class Deliveries:
 
     def note_erased(self, request_ids: Iterable[str], at: int) -> None:
         """Notes requests that are erased everywhere (`at`: µs); the first time stays."""
-        with self._lock, transaction(self._database):
+        with self._lock, Transaction(self._database):
             sql = "INSERT OR IGNORE INTO erased VALUES (?, ?)"
             self._database.executemany(sql, ((bytes.fromhex(name), at) for name in request_ids))
 
@@ -89,7 +89,7 @@ class Deliveries:
 
     def note_expired(self, sink: str, request_ids: Iterable[str]) -> None:
         """Notes requests that retention drops from a sink. Once more does no harm."""
-        with self._lock, transaction(self._database):
+        with self._lock, Transaction(self._database):
             sql = "INSERT OR IGNORE INTO expired VALUES (?, ?)"
             self._database.executemany(sql, ((sink, bytes.fromhex(name)) for name in request_ids))
 

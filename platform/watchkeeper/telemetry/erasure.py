@@ -22,8 +22,8 @@ from watchkeeper.telemetry.segment import (
     UNSAID,
     Row,
     SegmentUnreadable,
+    Transaction,
     segments,
-    transaction,
 )
 
 BECOMES: Final[Mapping[str, str]] = {RECORD: ERASED, FEEDBACK: UNSAID}
@@ -97,7 +97,7 @@ def _erase(path: Path, sequences: list[tuple[str, int]]) -> int:
     take, because that may have been cut off before."""
     with contextlib.closing(_connect(path)) as database:
         if sequences:
-            with transaction(database):
+            with Transaction(database):
                 database.executemany("UPDATE records SET kind = ?, body = x'' WHERE sequence = ?", sequences)
         busy = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
     if busy:

@@ -343,7 +343,7 @@ def create(
             database.execute("PRAGMA secure_delete = ON")  # else what is erased may live on in a page's free bytes
             # NORMAL: a commit is in the system's hands and survives us. FULL: it is on the disk.
             database.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
-            with transaction(database):
+            with Transaction(database):
                 for statement in SCHEMA:
                     database.execute(statement)
                 database.execute("INSERT INTO segment VALUES (?, ?, ?)", (uuid.uuid4().hex, tail.accepted, tail.records))
@@ -360,8 +360,8 @@ def create(
     return database
 
 
-class transaction:  # noqa: N801 (a block as contextlib's are, whose generator takes as long as a row does)
-    """All or nothing."""
+class Transaction:
+    """All or nothing. (A generator of contextlib's would take as long as a row does.)"""
 
     __slots__ = ("_database",)
 
@@ -392,7 +392,7 @@ def write(
     records: Sequence[tuple[int, str, int, str, bytes]],
 ) -> bool:
     """Adds rows in one transaction, and returns True; False where the segment may not be written any more."""
-    with transaction(database):
+    with Transaction(database):
         if not is_open(database):  # asked in here, as alone it would be a transaction more
             return False
         database.executemany(ADD_ACCEPT, accepts)
@@ -405,7 +405,7 @@ def seal(database: sqlite3.Connection, worker: str) -> int:
 
     One transaction, so that it happens once however often it is tried. Returns how many requests were interrupted.
     """
-    with transaction(database):
+    with Transaction(database):
         if _state(database) != OPEN:
             return 0
         opened = database.execute(UNANSWERED).fetchall()

@@ -288,6 +288,31 @@ def test_all_the_time_there_is_may_be_over_while_it_connects() -> None:
         asyncio.run(connect(5.0, 0.1))
 
 
+def test_a_body_without_a_length_that_time_cut_off_is_not_whole() -> None:
+    server = Server([[TO_THE_END[:-5], TO_THE_END[-5:]]], pause_s=0.4)
+
+    async def test(line: Line) -> None:
+        connection = await line.post(b"", asyncio.get_running_loop().time() + 0.1)
+        await asyncio.sleep(0.2)  # nobody reads while the time runs out and the connection goes
+        assert await connection.block() == b"hello "
+        with pytest.raises(TimeoutError):
+            await connection.block()
+        connection.close()
+
+    run(server, test)
+
+
+def test_the_headers_of_what_nobody_asked_for_are_not_the_answers() -> None:
+    server = Server([[LENGTH + LENGTH.replace(b"Retry-After: 7", b"Retry-After: 9")]])
+
+    async def test(line: Line) -> None:
+        connection = await line.post(b"", asyncio.get_running_loop().time() + 5)
+        assert (await connection.body(), connection.header(b"retry-after")) == (b"hello there", "7")
+        connection.close()
+
+    run(server, test)
+
+
 def test_a_body_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_BODY", 1_000)
 
