@@ -30,7 +30,7 @@ def cascade(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """From which difficulty on the large model of [cascade] is asked, by an experiment on both. Gateways follow.
+    """From which difficulty on the large model of the cascade is asked, by an experiment on both. Gateways follow.
 
     1: nothing can stay with the small model. 3: not enough evidence.
     """

@@ -214,7 +214,7 @@ def retain(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Drop what is older than [retention] says, files included. The shipper does it too, hourly."""
+    """Drop what is older than the settings (`retention`) allow, files included. The shipper does it too, hourly."""
     from watchkeeper.cli.retain import run
 
     raise typer.Exit(run(output.settings(config, data), dry_run=dry_run, as_json=as_json))
