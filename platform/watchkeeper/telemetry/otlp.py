@@ -3,12 +3,12 @@
 Whatever text a record holds, nothing in the result is something that MLflow takes for something else: one odd record must
 not cost its batch. Knows nothing of delivery.
 
-Names are those of MLflow 3.17 (`mlflow/tracing/constant.py`) and of OpenTelemetry's GenAI conventions (0.66b2, still in
-development). The messages are sent once, under MLflow's names. Every trace tag costs its server two statements: there is
-one, `watchkeeper.action`; the rest are attributes of the root span. There is no resource: it would become tags.
+Names are those of MLflow 3.17 (`mlflow/tracing/constant.py`), and ours where it has none; OpenTelemetry's are what
+collectors get (genai.py). Its server is what bounds how soon a trace can be seen, so nothing is sent twice. Every trace tag
+costs it two statements: there is one, `watchkeeper.action`; the rest are attributes of the root span. There is no resource:
+it would become tags.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
 from watchkeeper.record import Record, Stage
-from watchkeeper.telemetry.tracing import Value, as_json, integer_of, text_of, trace_of
+from watchkeeper.telemetry.tracing import Json, Value, as_json, integer_of, text_of, trace_of
 
 SPAN_TYPES: Final[dict[str, str]] = {
     "admit": "TASK",
@@ -46,7 +46,7 @@ def export_request(records: Sequence[Record]) -> bytes:
 
 
 def _root(record: Record) -> dict[str, Value]:
-    return {
+    attributes: dict[str, Value] = {
         "mlflow.spanType": "CHAIN",
         "mlflow.traceTag.mlflow.traceName": _lifted(record.route),
         "mlflow.traceTag.watchkeeper.action": record.action,
@@ -77,6 +77,7 @@ def _root(record: Record) -> dict[str, Value]:
         "watchkeeper.redactions": as_json(record.redactions) if record.redactions else None,
         "watchkeeper.schema_version": record.schema_version,
     }
+    return _quoted(attributes)
 
 
 def _stage(record: Record, stage: Stage) -> dict[str, Value]:
@@ -86,15 +87,24 @@ def _stage(record: Record, stage: Stage) -> dict[str, Value]:
     }
     attributes |= {f"watchkeeper.{text_of(key)}": value for key, value in stage.attributes.items()}
     if stage.name == "generate":
-        attributes |= _generate(record, stage)
+        attributes |= _generate(record)
     elif stage.name == "ground":
         query = stage.attributes.get("query", record.prompt_text)
         attributes["mlflow.spanInputs"] = as_json({"query": query})
         attributes["mlflow.spanOutputs"] = as_json([_document(source) for source in msgspec.to_builtins(record.sources)])
-    return attributes
+    return _quoted(attributes)
 
 
-def _generate(record: Record, stage: Stage) -> dict[str, Value]:
+def _quoted(attributes: dict[str, Value]) -> dict[str, Value]:
+    """Text written as JSON, as MLflow's own clients do; what is empty left out. The server takes one layer of it off. Plain
+    text it would try to read as JSON, and fail, at more cost than all else of the attribute; or not fail: a session named
+    `{"a": 1}` became that object, and the whole batch was refused."""
+    return {
+        key: as_json(value) if type(value) is str else value for key, value in attributes.items() if value not in ("", None)
+    }
+
+
+def _generate(record: Record) -> dict[str, Value]:
     usage = {
         "input_tokens": integer_of(record.input_tokens),
         "output_tokens": integer_of(record.output_tokens),
@@ -103,7 +113,6 @@ def _generate(record: Record, stage: Stage) -> dict[str, Value]:
     # The record knows what the call cost, not how that divides into input and output. Without a cost MLflow would look the
     # model's name up in a price list.
     cost = {"total_cost": record.cost_usd if math.isfinite(record.cost_usd) else 0.0}
-    first = stage.attributes.get("first_token_ms")
     return {
         "mlflow.message.format": "openai",
         "mlflow.spanInputs": _messages([(message.role, message.content) for message in record.prompt]),
@@ -112,23 +121,14 @@ def _generate(record: Record, stage: Stage) -> dict[str, Value]:
         "mlflow.llm.cost": as_json(cost),
         "mlflow.llm.model": _lifted(record.model),
         "mlflow.llm.provider": _lifted(record.upstream),
-        "gen_ai.operation.name": "chat",
-        "gen_ai.provider.name": _lifted(record.upstream),
-        "gen_ai.request.model": _lifted(record.model),
-        "gen_ai.response.model": _lifted(record.model),
-        "gen_ai.usage.input_tokens": record.input_tokens,
-        "gen_ai.usage.output_tokens": record.output_tokens,
-        "gen_ai.response.time_to_first_chunk": first / 1000 if isinstance(first, int | float) else None,
-        "gen_ai.response.finish_reasons": [record.finish_reason] if record.finish_reason else None,
-        "gen_ai.conversation.id": _lifted(record.session),
     }
 
 
-def _messages(turns: Sequence[tuple[str, str]]) -> str:
+def _messages(turns: Sequence[tuple[str, str]]) -> Json:
     return as_json({"messages": [{"role": role, "content": content} for role, content in turns]})
 
 
-def _choices(record: Record) -> str | None:
+def _choices(record: Record) -> Json | None:
     if not record.output_text:
         return None
     message = {"role": "assistant", "content": record.output_text}
@@ -142,13 +142,5 @@ def _document(source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _lifted(value: str | None) -> str | None:
-    """Text for an attribute that MLflow copies into a column: it takes a string that is itself JSON (`{"a": 1}`) for that
-    object and then fails on it with the whole batch. Written as JSON once more it comes out as it was."""
-    if not value:
-        return None
-    value = text_of(value)[:LIFTED]
-    try:
-        inner = json.loads(value) if value.lstrip()[:1] in ("{", "[", '"') else None
-    except (ValueError, RecursionError):
-        return value
-    return value if inner is None else json.dumps(value, ensure_ascii=False)
+    """Text for an attribute that MLflow copies into a column."""
+    return text_of(value)[:LIFTED] if value else None

@@ -16,6 +16,13 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from watchkeeper.record import Record, Stage, StageName, Target, Verdict, strongest
 
+
+class Json(str):
+    """A text that is JSON, beside those that are merely text."""
+
+    __slots__ = ()
+
+
 Value = str | int | float | bool | Sequence[str] | None
 
 JUDGED_IN: Final[dict[Target, StageName]] = {"prompt": "guard_in", "context": "guard_in", "output": "guard_out"}
@@ -113,13 +120,13 @@ def _any(value: str | int | float | bool | Sequence[str]) -> AnyValue:
     return AnyValue(array_value=ArrayValue(values=[AnyValue(string_value=text_of(item)) for item in value]))
 
 
-def as_json(value: Any) -> str:
+def as_json(value: Any) -> Json:
     """JSON in which no string holds what `_text` takes out, escaped or not. Only what needs it is taken apart."""
     try:
         text = msgspec.json.encode(value).decode()
     except UnicodeEncodeError:
-        return msgspec.json.encode(_clean(value)).decode()
-    return text if "\\u0000" not in text else msgspec.json.encode(_clean(value)).decode()
+        return Json(msgspec.json.encode(_clean(value)).decode())
+    return Json(text) if "\\u0000" not in text else Json(msgspec.json.encode(_clean(value)).decode())
 
 
 def _clean(value: Any) -> Any:
