@@ -52,13 +52,13 @@ class Exporter:
         self._strictly = strictly
         self._session = requests.Session()
 
-    def deliver(self, made: Sequence[Made], refused: list[tuple[Row, str]]) -> None:
+    def deliver(self, made: Sequence[Made], refused: list[tuple[Row, str]], body: bytes | None = None) -> None:
         """Sends a batch; of one that is refused its halves, down to the records that are the cause. Those go to `refused`,
-        and why. Raises `SinkUnavailable`."""
+        and why. `body`: the batch, if it is written already. Raises `SinkUnavailable`."""
         if not made:
             return
         try:
-            self._send([record for _, record in made])
+            self._send([record for _, record in made], body)
         except _Refused as refusal:
             if len(made) > 1:
                 half = len(made) // 2
@@ -86,9 +86,9 @@ class Exporter:
             return str(again)
         return None
 
-    def _send(self, records: Sequence[Record]) -> None:
+    def _send(self, records: Sequence[Record], body: bytes | None = None) -> None:
         try:
-            body = self._write(records)
+            body = self._write(records) if body is None else body
         except Exception as error:
             raise _Refused(f"cannot be written as OTLP: {defect(error)}", ours=True) from error
         headers = {**self._headers(), "content-type": "application/x-protobuf"}

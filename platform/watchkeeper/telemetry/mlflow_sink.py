@@ -10,8 +10,9 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence, Set
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -23,7 +24,7 @@ from watchkeeper.telemetry.exporter import Exporter
 from watchkeeper.telemetry.opinions import UNKNOWN, Opinions, Said
 from watchkeeper.telemetry.otlp import export_request
 from watchkeeper.telemetry.segment import Row, SegmentUnreadable, segments
-from watchkeeper.telemetry.sinks import MLFLOW, Dropped, Made, Progress, SinkUnavailable, Tray, decoded
+from watchkeeper.telemetry.sinks import MLFLOW, Decoded, Dropped, Made, Progress, SinkUnavailable, Tray, decoded
 from watchkeeper.tracking import Tracking
 
 FRESH_S: Final = 2.0
@@ -38,6 +39,16 @@ LOOKED_AT: Final = 100
 """Waiting feedback that is looked at in one go."""
 
 _log = logging.getLogger(__name__)
+
+
+class _Written(NamedTuple):
+    """What is in these rows, what of it MLflow gets, and the request that says that; `body`: None where it cannot be
+    written, and why is still to be found."""
+
+    rows: list[Row]
+    batch: Decoded
+    wanted: list[Made]
+    body: bytes | None
 
 
 class MlflowSink:
@@ -75,22 +86,26 @@ class MlflowSink:
         self._clock = clock
         self._progress = Progress(deliveries, self.name)
         self._opinions = Opinions(Tracking(uri), again=spool is None)
+        self._writer = ThreadPoolExecutor(1, "ahead-of-mlflow")
+        self._ahead: dict[str, Future[_Written]] = {}  # by the tray's uid
 
     def position(self, tray: Tray) -> int:
         return self._progress.position(tray)
 
     def step(self, tray: Tray) -> int:
-        rows = tray.rows(self.position(tray), limit=self._exporter.batch)
+        limit = self._exporter.batch
+        rows = tray.rows(self.position(tray), limit=2 * limit)
+        rows, following = rows[:limit], rows[limit:]
         if not rows:
             return 0
-        batch = decoded(rows)
+        _, batch, wanted, body = self._taken(tray, rows)
+        if following:
+            self._ahead[tray.uid] = self._writer.submit(self._write, following)
+        spared = {made[1].request_id for made in batch.records} - {made[1].request_id for made in wanted}
         if tray.mended:  # a trace overwrites itself, but one that says no more than that it is lost must not
             lost = self._opinions.known(record.request_id for _, record in batch.records if record.error == TORN)
-            batch = batch._replace(records=[made for made in batch.records if made[1].request_id not in lost])
-        spoken_of = {feedback.request_id for _, feedback in batch.said}
-        wanted = [made for made in batch.records if made[1].request_id in spoken_of or self._keeps(made[1])]
-        spared = {made[1].request_id for made in batch.records} - {made[1].request_id for made in wanted}
-        self._deliver(wanted, batch.refused)
+            wanted, spared, body = [made for made in wanted if made[1].request_id not in lost], spared - lost, None
+        self._deliver(wanted, batch.refused, body)
         if batch.said:
             missing = self._opinions.without_trace(batch.said)
             waits = [row for row, feedback in batch.said if self._spool and feedback.request_id in missing]
@@ -103,6 +118,22 @@ class MlflowSink:
             arrived = [made[1].request_id for made in batch.records]
             self._dropped.store.hasten(self.name, arrived, int(self._clock() * 1e6))
         return len(rows)
+
+    def _taken(self, tray: Tray, rows: list[Row]) -> _Written:
+        """As it was written ahead, if these are the very rows: between two steps they may have been erased."""
+        ahead = self._ahead.pop(tray.uid, None)
+        if ahead is not None and (written := ahead.result()).rows == rows:
+            return written
+        return self._write(rows)
+
+    def _write(self, rows: list[Row]) -> _Written:
+        batch = decoded(rows)
+        spoken_of = {feedback.request_id for _, feedback in batch.said}
+        wanted = [made for made in batch.records if made[1].request_id in spoken_of or self._keeps(made[1])]
+        body: bytes | None = None
+        with contextlib.suppress(Exception):  # one of them cannot be written; delivering finds out which
+            body = export_request([record for _, record in wanted])
+        return _Written(rows, batch, wanted, body)
 
     def tend(self) -> None:
         """Attaches waiting feedback whose trace has come, and gives up on what has waited too long."""
@@ -152,9 +183,9 @@ class MlflowSink:
         self._deliver(decoded(rows).records, [])
         return bool(rows)
 
-    def _deliver(self, made: Sequence[Made], refused: list[tuple[Row, str]]) -> None:
+    def _deliver(self, made: Sequence[Made], refused: list[tuple[Row, str]], body: bytes | None = None) -> None:
         try:
-            self._exporter.deliver(made, refused)
+            self._exporter.deliver(made, refused, body)
         except SinkUnavailable:
             self._found_at = None
             raise

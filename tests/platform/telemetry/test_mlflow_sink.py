@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from watchkeeper.lake.lake import Lake
 from watchkeeper.record import Record, decode, encode
 from watchkeeper.telemetry.dead_letters import DeadLetters
 from watchkeeper.telemetry.deliveries import Deliveries
+from watchkeeper.telemetry.erasure import erase
 from watchkeeper.telemetry.mlflow_sink import MlflowSink
+from watchkeeper.telemetry.otlp import export_request
 from watchkeeper.telemetry.segment import Segment, segments
 from watchkeeper.telemetry.sinks import Dropped, LakeSink, SinkUnavailable
 from watchkeeper.telemetry.spool import Spool
@@ -241,3 +244,40 @@ def test_what_the_policy_spares_mlflow_is_noted_with_the_cursor(
     assert fake_mlflow.traces.keys() == {record.request_id for record in records[7:]}
     assert deliveries.sampled_out() == {record.request_id for record in records[:7]}
     assert deliveries.cursor("mlflow", segment.uid) == segment.last
+
+
+def test_the_next_batch_is_written_while_mlflow_works_on_one(
+    tmp_path: Path, fake_mlflow: FakeMlflow, deliveries: Deliveries, dead: DeadLetters, make_record: Make, monkeypatch: Any
+) -> None:
+    segment = spooled(tmp_path, [make_record() for _ in range(25)])
+    batches: list[int] = []
+    wrote = threading.Condition()
+
+    def export(records: Sequence[Record]) -> bytes:
+        with wrote:
+            batches.append(len(records))
+            wrote.notify_all()
+        return export_request(records)
+
+    def answer(_: object) -> int:
+        with wrote:
+            return 200 if wrote.wait_for(lambda: len(batches) == min(3, len(fake_mlflow.batches) + 1), 20) else 503
+
+    monkeypatch.setattr("watchkeeper.telemetry.mlflow_sink.export_request", export)
+    fake_mlflow.answer = answer
+    drain(mlflow_sink(dead, fake_mlflow, deliveries, limit=10), segment)
+    assert batches == fake_mlflow.batches == [10, 10, 5], "and none twice"
+    assert len(fake_mlflow.traces) == 25
+
+
+def test_what_was_erased_between_two_batches_is_not_sent(
+    tmp_path: Path, fake_mlflow: FakeMlflow, deliveries: Deliveries, dead: DeadLetters, make_record: Make
+) -> None:
+    records = [make_record(output_text=f"said {number}") for number in range(25)]
+    segment = spooled(tmp_path, records)
+    sink = mlflow_sink(dead, fake_mlflow, deliveries, limit=10)
+    sink.step(segment)
+    assert erase(tmp_path / "spool", {records[15].request_id}, ()).rows == 1
+    drain(sink, segment)
+    assert fake_mlflow.traces.keys() == {record.request_id for record in records} - {records[15].request_id}
+    assert not any("said 15" in text for text in fake_mlflow.traces.values())
