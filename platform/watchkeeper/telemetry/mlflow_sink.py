@@ -28,7 +28,11 @@ from watchkeeper.telemetry.sinks import MLFLOW, Decoded, Dropped, Made, Progress
 from watchkeeper.tracking import Tracking
 
 FRESH_S: Final = 2.0
-"""So long the experiment's id is believed. A server that comes back with another database takes longer to start."""
+"""So long the experiment's id is believed, and from each batch on that was taken: a server that comes back with another
+database takes longer to start. To look it up costs the server as much as five traces."""
+
+BELIEVED_S: Final = 30.0
+"""So long at most: somebody may have deleted the experiment, and the server takes traces for it all the same."""
 
 FIRST_WAIT_S: Final = 2.0
 LONGEST_WAIT_S: Final = 600.0
@@ -79,6 +83,7 @@ class MlflowSink:
         self._find_experiment = experiment_id
         self._experiment = ""
         self._found_at: float | None = None
+        self._fresh_at = 0.0
         self._deliveries = deliveries
         self._dropped = dropped
         self._keeps = keeps
@@ -189,15 +194,18 @@ class MlflowSink:
         except SinkUnavailable:
             self._found_at = None
             raise
+        if made:
+            self._fresh_at = self._clock()
 
     def _headers(self) -> dict[str, str]:
         return {"x-mlflow-experiment-id": self._id()}
 
     def _id(self) -> str:
         """The experiment's id: the same name may have another after a restart, with another database."""
-        if self._found_at is None or self._clock() - self._found_at > FRESH_S or self._clock() < self._found_at:
+        now = self._clock()
+        if self._found_at is None or not (0 <= now - self._found_at <= BELIEVED_S and 0 <= now - self._fresh_at <= FRESH_S):
             found = self._find_experiment()
             if self._experiment not in ("", found):
                 _log.warning("MLflow's experiment is %s now, and was %s: is it another database?", found, self._experiment)
-            self._experiment, self._found_at = found, self._clock()
+            self._experiment, self._found_at, self._fresh_at = found, now, now
         return self._experiment

@@ -83,7 +83,7 @@ def _root(record: Record) -> dict[str, Value]:
 def _stage(record: Record, stage: Stage) -> dict[str, Value]:
     attributes: dict[str, Value] = {
         "mlflow.spanType": SPAN_TYPES.get(stage.name, "TASK"),
-        "watchkeeper.stage.status": stage.status,
+        "watchkeeper.stage.status": stage.status if stage.status != "ok" else None,
     }
     attributes |= {f"watchkeeper.{text_of(key)}": value for key, value in stage.attributes.items()}
     if stage.name == "generate":

@@ -234,6 +234,26 @@ def test_after_a_restart_with_another_database_traces_go_where_the_experiment_is
     assert len(fake_mlflow.traces) == 3
 
 
+def test_the_experiment_is_looked_up_after_a_pause_not_for_each_batch(
+    tmp_path: Path, fake_mlflow: FakeMlflow, deliveries: Deliveries, dead: DeadLetters, make_record: Make
+) -> None:
+    now, looks = [100.0], []
+
+    def look() -> str:
+        looks.append(now[0])
+        return "7"
+
+    sink = MlflowSink(fake_mlflow.url, look, deliveries, Dropped(dead, "mlflow"), limit=1, clock=lambda: now[0])
+    segment = spooled(tmp_path, [make_record() for _ in range(30)])
+    for _ in range(24):
+        sink.step(segment)
+        now[0] += 1.5
+    assert looks == [100.0, 131.5], "and once in half a minute all the same"
+    now[0] += 2.0
+    sink.step(segment)
+    assert looks[2:] == [138.0]
+
+
 def test_what_the_policy_spares_mlflow_is_noted_with_the_cursor(
     tmp_path: Path, fake_mlflow: FakeMlflow, deliveries: Deliveries, dead: DeadLetters, make_record: Make
 ) -> None:

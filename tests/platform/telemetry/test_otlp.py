@@ -167,6 +167,7 @@ def test_a_stage_says_how_it_went(make_record: Make) -> None:
     assert spans["embed"].status.code == Status.STATUS_CODE_OK
     assert attributes(spans["embed"].attributes)["watchkeeper.stage.status"] == "degraded"
     assert attributes(spans["check"].attributes)["watchkeeper.stage.status"] == "skipped"
+    assert "watchkeeper.stage.status" not in named(exported(make_record()))["embed"], "OK is the span's own status"
 
 
 def test_a_request_cut_off_by_a_crash_is_a_trace_too(make_record: Make) -> None:
