@@ -323,6 +323,33 @@ def wait_for_fixture() -> Callable[..., None]:
     return wait_for
 
 
+RUNS = 4
+
+
+def bounded(work: Callable[[], object], beside: Callable[[], object], *, times: float = 10.0, what: str = "work") -> None:
+    """`work` takes less than `times` the processor time of `beside`, here and now: seconds say how fast a machine is. For
+    four times as much, what is linear takes 4 times as long and what is quadratic 16: 10 parts them.
+
+    The least of two runs of each, in turns, and of up to `RUNS` where others on this machine get in the way.
+    """
+    least = [float("inf"), float("inf")]
+    for run in range(RUNS):
+        for place, one in enumerate((work, beside)):  # in this order: what only the first run costs makes nothing pass
+            began = time.process_time()
+            one()
+            least[place] = min(least[place], time.process_time() - began)
+        if run and least[0] < times * least[1]:
+            return
+    ours, theirs = (seconds * 1e3 for seconds in least)
+    raise AssertionError(f"{what}: {ours:.2f} ms are {ours / theirs:.2f} times {theirs:.2f} ms, not less than {times}")
+
+
+@pytest.fixture(name="bounded", scope="session")
+def bounded_fixture() -> Callable[..., None]:
+    """The cost of one thing beside that of another: `bounded(lambda: f(4 * text), lambda: f(text))` where f is linear."""
+    return bounded
+
+
 OVERWRITES_NOTHING = """
 import sqlite3
 from sqlite3 import dbapi2

