@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import threading
 import time
@@ -17,6 +18,7 @@ import requests
 from watchkeeper.feedback import Feedback
 from watchkeeper.feedback import decode as decode_feedback
 from watchkeeper.record import Record, decode
+from watchkeeper.serving.budgets import FILE_NAME
 from watchkeeper.telemetry.segment import FEEDBACK, segments
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
@@ -183,6 +185,19 @@ def test_two_workers_share_one_limit_and_refuse_with_a_true_time_and_a_record(
         assert (record.status, record.error) == (429, "rate_limit_exceeded")
         assert record.stages[0].attributes["refused"] == "requests"
         assert record.stages[0].attributes["requests_left"] == 0
+
+
+def test_without_its_file_of_budgets_nobody_spends_and_metrics_tell_all_else(house: Callable[..., House]) -> None:
+    here = house("", '[[tenants]]\nname = "default"\nusd_per_day = 1.0')
+    here.start()
+    assert here.ask(max_tokens=4).status_code == 200
+    assert "watchkeeper_budget_spent_usd{" in here.metrics()
+    os.truncate(here.data / FILE_NAME, 4)
+    refused = here.ask(max_tokens=4)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "admit_failed")
+    told = here.metrics()
+    assert "watchkeeper_spool_rows" in told
+    assert "watchkeeper_budget_spent_usd{" not in told, "unknown is not what was known before"
 
 
 def test_a_budget_in_usd_is_what_the_records_cost_and_outlives_a_restart(house: Callable[..., House]) -> None:

@@ -307,7 +307,10 @@ class Gateway:
         if self.parts.cache is not None:
             self.metrics.cached(len(self.parts.cache), self.parts.cache.bytes)
         if self.parts.admission:
-            self.metrics.admission(self.parts.admission.queue.waiting, self.parts.admission.allowances())
+            try:
+                self.metrics.admission(self.parts.admission.queue.waiting, self.parts.admission.allowances())
+            except Exception as error:  # the file of budgets, say, on a disk that has gone: as above
+                log_defect("metrics", error)
         return Response(self.metrics.text(self.parts.in_flight), media_type="text/plain; version=0.0.4")
 
 

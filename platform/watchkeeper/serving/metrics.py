@@ -180,8 +180,10 @@ class Metrics:
             self._failing.labels(name).set(sink.error is not None)
 
     def admission(self, waiting: int, allowances: Iterable[tuple[Tenant, Allowance]]) -> None:
-        """How many wait, and how the budgets stand."""
+        """How many wait, and how the budgets stand; where `allowances` fails, nothing old is told of them."""
         self._waiting.set(waiting)
+        for gauge in (self._budget, self._spent, self._alarm):
+            gauge.clear()
         for tenant, allowance in allowances:
             for period, budget, spent in (
                 ("day", tenant.usd_per_day, allowance.day.usd),

@@ -1,7 +1,8 @@
 """Records on their way to an OTLP server over HTTP: one request a batch, smaller ones while the server is slow.
 
-What is refused for what is in it is found by halving its batch. Everything else that goes wrong is an outage: an answer
-that is none of such a server's, a refusal of everything, a silence. Knows nothing of cursors, nor of what it sends.
+What is refused for what is in it is found by halving its batch, and so is a record about which alone the server is silent
+each time. Everything else that goes wrong is an outage: an answer that is none of such a server's, a refusal of everything,
+a silence. Knows nothing of cursors, nor of what it sends.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,10 @@ AWAY: Final = frozenset({401, 403, 404, 407, 408, 425, 429, 502, 503, 504})
 
 TIMEOUT_S: Final = (5.0, 120.0)
 """To connect, and between two bytes of the answer: MLflow on SQLite may wait 20 s for its lock."""
+
+
+SILENCES: Final = 3
+"""So often a server may leave one and the same record alone unanswered, before that counts as refused."""
 
 
 class _Refused(Exception):
@@ -51,6 +56,7 @@ class Exporter:
         self._headers = headers
         self._strictly = strictly
         self._session = requests.Session()
+        self._unanswered: tuple[str, int] = ("", 0)  # the last record that was left so alone, and how often
 
     def deliver(self, made: Sequence[Made], refused: list[tuple[Row, str]], body: bytes | None = None) -> None:
         """Sends a batch; of one that is refused its halves, down to the records that are the cause. Those go to `refused`,
@@ -97,6 +103,8 @@ class Exporter:
             answer = self._session.post(self._url, data=body, headers=headers, timeout=TIMEOUT_S, allow_redirects=False)
         except requests.Timeout as error:
             self.batch = max(1, self.batch // 2)  # it may just be too much at a time
+            if len(records) == 1 and self._silent(records[0].request_id):
+                raise _Refused(f"no answer in time, {SILENCES} times, to this record alone", ours=False) from error
             raise self._away(f"did not answer in time: {error}") from error
         except requests.RequestException as error:
             raise self._away(f"cannot be reached: {error}") from error
@@ -110,6 +118,12 @@ class Exporter:
         if rejected:
             raise _Refused(f"HTTP {answer.status_code}, but {rejected} spans were rejected", ours=False)
         self.batch = min(self._limit, self.batch * 2)
+
+    def _silent(self, request_id: str) -> bool:
+        """Whether the server has now left this record alone unanswered often enough."""
+        last, times = self._unanswered
+        self._unanswered = (request_id, times + 1 if last == request_id else 1)
+        return self._unanswered[1] >= SILENCES
 
     def _away(self, what: str) -> SinkUnavailable:
         return SinkUnavailable(f"{self._url}: {what}")

@@ -254,6 +254,53 @@ def test_the_experiment_is_looked_up_after_a_pause_not_for_each_batch(
     assert looks[2:] == [138.0]
 
 
+def test_a_record_that_silences_the_server_each_time_is_put_aside_and_holds_up_nothing(
+    tmp_path: Path, fake_mlflow: FakeMlflow, deliveries: Deliveries, dead: DeadLetters, make_record: Make, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("watchkeeper.telemetry.exporter.TIMEOUT_S", (5.0, 0.2))
+    records = [make_record(output_text="POISON" if number == 3 else "fine") for number in range(6)]
+    segment = spooled(tmp_path, records)
+    silent = threading.Event()
+
+    def answer(traces: dict[str, str]) -> int:
+        if any("POISON" in text for text in traces.values()):
+            silent.wait(20)
+            return 500
+        return 200
+
+    fake_mlflow.answer = answer
+    sink = mlflow_sink(dead, fake_mlflow, deliveries, limit=4)
+    silences = 0
+    while sink.position(segment) < segment.last:
+        try:
+            sink.step(segment)
+        except SinkUnavailable:
+            silences += 1
+    silent.set()
+    (letter,) = dead
+    assert decode(letter.body) == records[3]
+    assert "no answer in time, 3 times, to this record alone" in letter.reason
+    assert silences >= 4, "in company, and twice alone, it was taken for an outage"
+    assert "refused_by_mlflow" in fake_mlflow.traces[records[3].request_id]
+    assert len(fake_mlflow.traces) == 6
+
+
+def test_a_server_that_is_silent_about_everything_is_away_and_nothing_is_dead(
+    tmp_path: Path, fake_mlflow: FakeMlflow, deliveries: Deliveries, dead: DeadLetters, make_record: Make, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("watchkeeper.telemetry.exporter.TIMEOUT_S", (5.0, 0.2))
+    segment = spooled(tmp_path, [make_record()])
+    silent = threading.Event()
+    fake_mlflow.answer = lambda traces: 200 if silent.wait(20) else 500
+    sink = mlflow_sink(dead, fake_mlflow, deliveries)
+    for _ in range(6):
+        with pytest.raises(SinkUnavailable):
+            sink.step(segment)
+    silent.set()
+    assert list(dead) == []
+    assert sink.step(segment) == 1
+
+
 def test_what_the_policy_spares_mlflow_is_noted_with_the_cursor(
     tmp_path: Path, fake_mlflow: FakeMlflow, deliveries: Deliveries, dead: DeadLetters, make_record: Make
 ) -> None:
