@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from watchkeeper.settings import Settings
+from watchkeeper.tracking import garbage
 
 FOLDER: Final = "mlflow"
 DATABASE: Final = "mlflow.db"
@@ -34,7 +35,7 @@ def server_command(settings: Settings, data: Path) -> tuple[list[str], dict[str,
     argv += ["--backend-store-uri", f"sqlite:///{database}"]
     argv += ["--artifacts-destination", (folder / "artifacts").as_uri()]
     # Not a line for every request.
-    argv += ["--uvicorn-opts", "--log-level warning"]
+    argv += ["--uvicorn-opts", f"--log-level warning --loop {garbage.__name__}:{garbage.loop.__name__}"]
     environment = {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
