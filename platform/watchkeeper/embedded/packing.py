@@ -24,19 +24,25 @@ class Packed(torch.nn.Module):
         return product
 
 
-def pack(model: Any) -> None:
-    """Packs the linear layers of a model. Where torch was built without oneDNN, all stays as it is."""
+def packable(numbers: torch.dtype) -> bool:
+    """Whether weights of such numbers can be laid out here: half precision needs instructions that many processors lack."""
     if not torch.backends.mkldnn.is_available():
-        return
+        return False
+    return numbers is torch.float32 or (numbers is torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
+
+
+def pack(model: Any) -> None:
+    """Packs the linear layers of a model. Those that torch cannot pack on this processor stay as they are: slower, no
+    less right."""
     packed: dict[torch.nn.Module, Packed] = {}
     for module in list(model.modules()):
         for name, layer in list(module.named_children()):
-            if type(layer) is torch.nn.Linear:
-                # A layer with several users stays one.
-                if layer not in packed:
-                    packed[layer] = Packed(layer)
-                    # One at a time, so that the weights are never there twice.
-                    del layer.weight
+            # A layer with several users stays one.
+            if layer not in packed and type(layer) is torch.nn.Linear and packable(layer.weight.dtype):
+                packed[layer] = Packed(layer)
+                # One at a time, so that the weights are never there twice.
+                del layer.weight
+            if layer in packed:
                 setattr(module, name, packed[layer])
     _give_back()
 

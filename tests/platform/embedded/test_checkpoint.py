@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from watchkeeper.embedded import checkpoint, hub, weights
+from watchkeeper.embedded import checkpoint, hub, packing, weights
 from watchkeeper.embedded.attention import advance, agrees, compile_passes
 from watchkeeper.embedded.keyvalues import KeyValues
 from watchkeeper.embedded.packing import pack
@@ -56,11 +56,22 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_refused() -> None:
         checkpoint.Placement.of("cuda", "auto", False)
 
 
-def test_bfloat16_answers_nearly_as_float32(tiny: Path, loaded: checkpoint.Checkpoint) -> None:
+def test_bfloat16_answers_nearly_as_float32_on_any_processor(tiny: Path, loaded: checkpoint.Checkpoint) -> None:
     half = checkpoint.load(str(tiny), dtype="bfloat16")
     assert half.model.dtype == torch.bfloat16
     ours, exact = (last_logits(model.model) for model in (half, loaded))
     assert torch.allclose(ours.float(), exact, atol=0.05 * float(exact.abs().max()))
+
+
+def test_what_this_processor_cannot_pack_stays_as_it_is(
+    tiny: Path, loaded: checkpoint.Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert packing.packable(torch.float32) == torch.backends.mkldnn.is_available()
+    assert not packing.packable(torch.float64)
+    monkeypatch.setattr(packing, "packable", lambda numbers: False)
+    plain = checkpoint.load(str(tiny))
+    assert not any(isinstance(layer, packing.Packed) for layer in plain.model.modules())
+    assert torch.allclose(last_logits(plain.model), last_logits(loaded.model), atol=1e-4)
 
 
 def last_logits(model: Any) -> torch.Tensor:
