@@ -103,7 +103,9 @@ class Exporter:
             answer = self._session.post(self._url, data=body, headers=headers, timeout=TIMEOUT_S, allow_redirects=False)
         except requests.Timeout as error:
             self.batch = max(1, self.batch // 2)  # it may just be too much at a time
-            if len(records) == 1 and self._silent(records[0].request_id):
+            # One that cannot even be connected to knows nothing of the record.
+            silent = isinstance(error, requests.ReadTimeout) and len(records) == 1
+            if silent and self._silent(records[0].request_id):
                 raise _Refused(f"no answer in time, {SILENCES} times, to this record alone", ours=False) from error
             raise self._away(f"did not answer in time: {error}") from error
         except requests.RequestException as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from watchkeeper.feedback import Feedback
 from watchkeeper.lake.lake import Lake
@@ -299,6 +300,26 @@ def test_a_server_that_is_silent_about_everything_is_away_and_nothing_is_dead(
     silent.set()
     assert list(dead) == []
     assert sink.step(segment) == 1
+
+
+def test_a_server_that_cannot_be_connected_to_in_time_says_nothing_of_a_record(
+    tmp_path: Path, fake_mlflow: FakeMlflow, deliveries: Deliveries, dead: DeadLetters, make_record: Make, monkeypatch: Any
+) -> None:
+    """Also where the network comes and goes, so that the record with nothing in it happens to be taken."""
+    segment = spooled(tmp_path, [make_record(output_text="an answer")])
+    post = requests.Session.post
+
+    def flapping(session: requests.Session, url: str, **options: Any) -> requests.Response:
+        if b"an answer" in options["data"]:
+            raise requests.ConnectTimeout("packets are dropped")
+        return post(session, url, **options)
+
+    monkeypatch.setattr(requests.Session, "post", flapping)
+    sink = mlflow_sink(dead, fake_mlflow, deliveries)
+    for _ in range(6):
+        with pytest.raises(SinkUnavailable):
+            sink.step(segment)
+    assert list(dead) == []
 
 
 def test_what_the_policy_spares_mlflow_is_noted_with_the_cursor(
