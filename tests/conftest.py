@@ -1,6 +1,7 @@
 """What many tests stand on: free ports, a real upstream that says what it is told to, and real processes that end."""
 
 import contextlib
+import gc
 import itertools
 import json
 import os
@@ -66,6 +67,13 @@ def free_port() -> Callable[[], int]:
 def module_port() -> Callable[[], int]:
     """`free_port` for servers that a whole module shares."""
     return _free_port
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_left_open() -> Iterator[None]:
+    """What a file of tests left open is told at its end, and not in whatever test the collector next runs."""
+    yield
+    gc.collect()
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """What journeys share: a real gateway with a real encoder, before an upstream that says what it is told to."""
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -47,7 +48,8 @@ price = {{ input = 1.0, output = 2.0 }}
         started.append(module_processes(arguments, ready=f"http://127.0.0.1:{ready}/health/ready"))
     url = f"http://127.0.0.1:{gateway}"
     wait_until(lambda: requests.get(f"{url}/health/ready", timeout=5).json()["knowledge"] == "ready", "the knowledge base")
-    yield Running(url, folder / "data", script)
+    with contextlib.closing(Running(url, folder / "data", script)) as here:
+        yield here
     for process in started:
         process.stop()
 

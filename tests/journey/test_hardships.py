@@ -102,7 +102,8 @@ weight = 0.000001
             (data / "sessions.sqlite").symlink_to(folder / "small" / "sessions.sqlite")
         serving = start("serve", gateway)
         wait_until(ready, "the index made anew")
-        yield Running(f"http://127.0.0.1:{gateway}", data, script), mounted
+        with contextlib.closing(Running(f"http://127.0.0.1:{gateway}", data, script)) as here:
+            yield here, mounted
         serving.stop()
 
 

@@ -115,13 +115,13 @@ def test_with_keys_everything_but_health_wants_one_and_says_whose_it_is(
         assert answer.json()["error"]["code"] == "missing_api_key"
     for path in ("/health/live", "/health/ready"):
         assert requests.get(f"{here.url}{path}", timeout=30).status_code == 200
-    client = openai.OpenAI(base_url=f"{here.url}/v1", api_key=here.keys["acme"], max_retries=0)
-    answered = client.chat.completions.create(model="watchkeeper", messages=[{"role": "user", "content": "Hello"}])
-    assert [model.id for model in client.models.list()] == ["watchkeeper"]
-    with pytest.raises(openai.AuthenticationError):
-        client.with_options(api_key="sk-nothing").models.list()
-    with pytest.raises(openai.PermissionDeniedError) as caught:
-        client.chat.completions.create(model="scripted", messages=[{"role": "user", "content": "Hello"}])
+    with openai.OpenAI(base_url=f"{here.url}/v1", api_key=here.keys["acme"], max_retries=0) as client:
+        answered = client.chat.completions.create(model="watchkeeper", messages=[{"role": "user", "content": "Hello"}])
+        assert [model.id for model in client.models.list()] == ["watchkeeper"]
+        with pytest.raises(openai.AuthenticationError):
+            client.with_options(api_key="sk-nothing").models.list()
+        with pytest.raises(openai.PermissionDeniedError) as caught:
+            client.chat.completions.create(model="scripted", messages=[{"role": "user", "content": "Hello"}])
     assert caught.value.code == "model_not_allowed"
     refused = here.ask("acme", watchkeeper={"route": "elsewhere"})
     assert (refused.status_code, refused.json()["error"]["param"]) == (403, "route")
