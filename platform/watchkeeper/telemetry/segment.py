@@ -400,11 +400,6 @@ def write(
     return True
 
 
-def wait(database: sqlite3.Connection, seconds: float) -> None:
-    """So long, instead of `BUSY_S`, somebody else's transaction is waited for from now on."""
-    database.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
-
-
 def seal(database: sqlite3.Connection, worker: str) -> int:
     """Ends a worker's newest segment: each open accept gets its record, `interrupted`, and no more is written.
 

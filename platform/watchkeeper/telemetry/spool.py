@@ -1,8 +1,7 @@
 """The spool: a gateway worker's durable log of what it accepted, of the records that came of it, and of feedback.
 
 One writer thread puts everything that is queued into one transaction (group commit) and then tells all who wait for it, so
-a slow disk makes batches larger and not more. What comes alone is committed where it comes, as waking the writer and being
-woken by it costs several times a commit. A record is durable when `append` returns: with `process` it survives the
+a slow disk makes batches larger and not more. A record is durable when `append` returns: with `process` it survives the
 death of this process (kill -9), with `power` also that of the machine. Every accepted request gets exactly one record, by
 `append`, or, where that failed or the worker died, one that says so. So it ends to accept while there is still room for
 the records of what it accepted. Knows nothing of where records go: `segment.py` is what the shipper reads.
@@ -163,8 +162,6 @@ class Spool:
         self._together: list[_Entry] = []
         self._handing_over = False
         self._under_way = 0
-        self._handed = self._written = 0
-        self._waits_s = segment.BUSY_S
         self._waking: asyncio.TimerHandle | None = None
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._database: sqlite3.Connection | None = None
@@ -217,8 +214,7 @@ class Spool:
         answers = kind == RECORD and not brought
         self._under_way -= answers
         if answers and self._under_way <= 0:  # there is nobody to share a commit with
-            if not self._commit_here():
-                self._hand_over()
+            self._hand_over()
         elif not self._handing_over:
             self._handing_over = True
             loop.call_soon(self._hand_over)
@@ -254,34 +250,10 @@ class Spool:
         """Gives the writer all that was held back, at once: waking it costs more than a row does, so that is done once for
         all that comes in one turn of the loop, and for an accept and its record where the answer comes soon."""
         entries, self._together, self._handing_over = self._together, [], False
-        self._handed += len(entries)
         for entry in entries:
             self._queue.put(entry)
 
-    def _commit_here(self) -> bool:
-        """Commits what was held back, unless the writer has something in hand, or this could take longer than to wake it:
-        for a disk to have it, for somebody else's transaction, for a look at the room or for the next segment. What fails
-        is left to the writer as well, who knows what then."""
-        if (
-            self._database is None
-            or self._handed != self._written
-            or self._full is not None
-            or self._durability != "process"
-            or self._bytes >= self._segment_bytes
-            or self._look_is_due()
-        ):
-            return False
-        entries = self._together
-        try:
-            self._wait_for_others(0.0)
-            self._commit(entries)
-        except Exception:
-            return False
-        self._together, self._handing_over = [], False
-        _settle([entry.done for entry in entries if isinstance(entry, _Append) and entry.done is not None], None)
-        return True
-
-    # From here on: the writer's thread. While it has nothing in hand the database is the loop's.
+    # From here on: the writer's thread.
 
     def _write(self) -> None:
         closing = False
@@ -289,7 +261,6 @@ class Spool:
             entries, closing = self._take()
             waiting = [entry.done for entry in entries if isinstance(entry, _Append) and entry.done is not None]
             try:
-                self._wait_for_others(segment.BUSY_S)
                 self._commit([*self._late, *entries])
             except Exception as error:  # whatever it is, nobody may wait for ever
                 self._fail(error, entries)
@@ -298,7 +269,6 @@ class Spool:
                 self._late, self._failures, self._broken = [], 0, None
                 _answer(waiting, None)
             self._look()
-            self._written += len(entries)
         with contextlib.suppress(sqlite3.Error):
             if self._database is not None:
                 with contextlib.closing(self._database):
@@ -317,12 +287,6 @@ class Spool:
         except queue.Empty:
             return entries, False
         return entries, True
-
-    def _wait_for_others(self, seconds: float) -> None:
-        """How long from now on: seldom another than before, as the same thread mostly commits again."""
-        if self._database is not None and self._waits_s != seconds:
-            segment.wait(self._database, seconds)
-            self._waits_s = seconds
 
     def _commit(self, entries: Sequence[_Entry]) -> None:
         """One transaction, in a new segment when this one is large enough, was given up, or was sealed by someone who took
@@ -363,7 +327,6 @@ class Spool:
         carried = [(sequence, request_id, at) for request_id, (sequence, at) in self._open.items()]
         path = self._place / f"{self._number + 1}.sqlite"
         database = segment.create(path, self._durability, self._tail, carried)
-        self._waits_s = segment.BUSY_S
         self._number += 1
         self._bytes = ROW_BYTES * len(carried)
         return database
@@ -390,19 +353,17 @@ class Spool:
 
     def _look(self) -> None:
         """Looks how much room is left, unless that was done just now and it was much."""
-        if self._look_is_due():
+        now = self._clock()
+        much = self._unseen * LOOK_SHARE < self._left or self._lack is not None
+        if self._looked_at is None or now - self._looked_at >= LOOK_S or not much:
             folder = self._place.parent
             try:
                 there = room.look(folder, self._max_bytes)
                 self._left, self._lack = there.left, there.lack and f"{folder}: {there.lack}"
             except OSError as error:
                 self._left, self._lack = 0, f"{folder}: {error}"
-            self._looked_at, self._unseen = self._clock(), 0
+            self._looked_at, self._unseen = now, 0
         self._full = self._broken or self._lack
-
-    def _look_is_due(self) -> bool:
-        much = self._unseen * LOOK_SHARE < self._left or self._lack is not None
-        return self._looked_at is None or self._clock() - self._looked_at >= LOOK_S or not much
 
 
 def _sync(folder: Path) -> None:

@@ -26,7 +26,7 @@ from watchkeeper.feedback import Feedback
 from watchkeeper.record import Record, decode
 from watchkeeper.telemetry import segment as segment_file
 from watchkeeper.telemetry.adoption import adopt
-from watchkeeper.telemetry.segment import FEEDBACK, RECORD, Durability, Row, Segment, segments, unfinished
+from watchkeeper.telemetry.segment import FEEDBACK, RECORD, Row, Segment, segments, unfinished
 from watchkeeper.telemetry.spool import ACCEPT_S, Spool, SpoolBusy, SpoolFull
 
 Make = Callable[..., Record]
@@ -140,37 +140,6 @@ async def test_an_accept_waits_a_moment_for_its_record_and_no_longer(
     await asyncio.sleep(20 * ACCEPT_S)
     assert accepted(tmp_path) == {quick.request_id, slow.request_id}
     await spool.close()
-
-
-@pytest.mark.parametrize("durability", ["process", "power"])
-async def test_only_what_comes_alone_and_needs_no_disk_is_committed_on_the_loops_thread(
-    tmp_path: Path, make_record: Make, monkeypatch: pytest.MonkeyPatch, durability: Durability
-) -> None:
-    spool = Spool.open(tmp_path, "w0", durability=durability)
-    here: list[bool] = []
-    commit = Spool._commit
-
-    def noted(self: Spool, entries: Sequence[Any]) -> None:
-        here.append(threading.current_thread() is threading.main_thread())
-        commit(self, entries)
-
-    monkeypatch.setattr(Spool, "_commit", noted)
-    sent = [make_record() for _ in range(12)]
-    for record in sent[:4]:
-        spool.accept(record.request_id, record.received_at)
-        await spool.append(record)
-        assert records(tmp_path)[-1] == record, "durable when it returns"
-    assert here == [durability == "process"] * 4
-    here.clear()
-    for record in sent[4:]:
-        spool.accept(record.request_id, record.received_at)
-    *together, still_open = sent[4:]
-    await asyncio.gather(*map(spool.append, together))
-    assert here
-    assert not any(here), "nobody else's answer waits for a commit"
-    await spool.append(still_open)
-    await spool.close()
-    assert records(tmp_path) == sent
 
 
 async def test_somebody_elses_transaction_holds_up_a_record_and_not_the_loop(
