@@ -84,10 +84,11 @@ def _stamp(when: datetime) -> str:
 
 
 def period(name: str, now: datetime, first: datetime | None) -> Period:
-    """The interval that `name` means at `now`; `first`: when the lake's first bucket begins (used by `all` only)."""
+    """The interval that `name` means at `now`; `first`: when the lake's first bucket begins, which is where `all` begins.
+    Buckets are as narrow as what there is in it allows, so that a young system fills its charts."""
     length = RANGES[name]
     begin = now - timedelta(seconds=length) if length is not None else (first or now - timedelta(hours=1))
-    width = bucket_width((now - begin).total_seconds())
+    width = bucket_width((now - max(begin, first or begin)).total_seconds())
     start = datetime.fromtimestamp(begin.timestamp() // width * width, UTC)
     return Period(name, start, max(now, start + timedelta(seconds=1)), width)
 

@@ -84,3 +84,11 @@ def test_times_without_a_zone_are_utc() -> None:
     span = named("?since=2026-01-10T16:00&until=2026-01-10T18:00%2B01:00")
     assert span is not None
     assert span.end - span.start == timedelta(hours=1)
+
+
+@pytest.mark.parametrize("name", list(RANGES))
+def test_buckets_are_as_narrow_as_what_there_is_allows(name: str) -> None:
+    young, old = NOW - timedelta(minutes=14), NOW - timedelta(days=400)
+    assert period(name, NOW, young).bucket_s == 300
+    if name != "all":
+        assert period(name, NOW, old) == period(name, NOW, None)

@@ -115,8 +115,18 @@ def test_very_many_windows_are_drawn_as_the_worst_of_their_neighbours() -> None:
 
 def test_courses_begin_where_the_scores_begin(house: Any) -> None:
     now = house.sources().now()
-    times, width_s, courses = quality.read_courses(house.sources(), period("all", now, now - timedelta(days=3)), None)
+    first = now - timedelta(days=3)
+    times, width_s, courses = quality.read_courses(house.sources(), period("all", now, first), None, first)
     assert len(times) <= 24 + 1
     assert max(course.n[0] for course in courses) > 0
     assert courses[0].overall == pytest.approx(0.52, abs=0.05)
     assert width_s % 300 == 0
+
+
+def test_a_young_system_is_shown_by_five_minutes_whatever_time_is_chosen(
+    make_house: Any, reader_of: Any, traffic: Any
+) -> None:
+    reader = reader_of(make_house(traffic(200, 14)))
+    for chosen in ("1h", "6h", "24h"):
+        line = figure_of(look(reader, f"?range={chosen}"), 0)["data"][0]
+        assert sum(value is not None for value in line["y"]) >= 3, chosen

@@ -125,9 +125,10 @@ def register(app: Dash, sources: Sources) -> None:
         began = time.perf_counter()
         now = sources.now()
         served = evidence.served(sources.lake)
-        span = period(chosen(search), now, served[0] if served else None)
+        first = served[0] if served else None
+        span = period(chosen(search), now, first)
         release = asked(search, "release")
-        times, width_s, courses = read_courses(sources, span, release)
+        times, width_s, courses = read_courses(sources, span, release, first)
         cards = [_card(course, times, width_s, release, span) for course in courses[:SLOTS]]
         unused = SLOTS - len(cards)
         answer = (
@@ -147,14 +148,18 @@ def asked(search: str | None, name: str) -> str | None:
     return parse_qs((search or "").lstrip("?")).get(name, [None])[-1]
 
 
-def read_courses(sources: Sources, span: Period, release: str | None) -> tuple[Times, int, list[Course]]:
+def read_courses(
+    sources: Sources, span: Period, release: str | None, first: datetime | None
+) -> tuple[Times, int, list[Course]]:
     """Every score that somebody gave in `span`: times and width (s) of the buckets, and the scores in their order.
+    `first`: when the oldest bucket of all begins.
 
-    Time begins where the scores begin. No more buckets than a small chart can show.
+    Time begins where the scores begin. No more buckets than a small chart can show: those of a young system are narrow.
     """
-    buckets = -(-(span.end - span.start).total_seconds() // span.bucket_s)
+    start = max(span.start, first or span.start)
+    buckets = -(-(span.end - start).total_seconds() // span.bucket_s)
     width_s = span.bucket_s * figures.buckets_a_bar(int(buckets))
-    rollups = Rollups.read(sources.lake, span.start, span.end, release=release, bucket_s=width_s, latencies=())
+    rollups = Rollups.read(sources.lake, start, span.end, release=release, bucket_s=width_s, latencies=())
     names = in_order([name for name in rollups.score_names if not is_detail(name)])
     counts = {name: rollups.score_counts(name).sum(axis=1).astype(float) for name in names}
     courses = [Course(words_of(name), rollups.score_mean(name), counts[name]) for name in names if counts[name].any()]
