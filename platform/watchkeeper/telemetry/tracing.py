@@ -104,7 +104,7 @@ def _named(verdict: Verdict) -> dict[str, Any]:
 
 
 def attributes_of(attributes: Mapping[str, Value]) -> list[KeyValue]:
-    return [KeyValue(key=key, value=_any(value)) for key, value in attributes.items() if value is not None]
+    return [KeyValue(key=text_of(key), value=_any(value)) for key, value in attributes.items() if value is not None]
 
 
 def _any(value: str | int | float | bool | Sequence[str]) -> AnyValue:

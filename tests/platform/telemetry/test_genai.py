@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
@@ -147,6 +147,7 @@ ANY = st.text(st.characters(codec=None), max_size=8)
 
 
 @given(text=ANY, number=st.integers() | st.floats() | st.booleans(), roles=st.lists(ANY, max_size=2))
+@example(text="\ud800", number=0, roles=[])
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_is_in_a_record_it_can_be_written_and_read(
     make_record: Make, text: str, number: Any, roles: list[str]
