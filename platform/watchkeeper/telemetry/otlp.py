@@ -85,7 +85,7 @@ def _stage(record: Record, stage: Stage) -> dict[str, Value]:
         "mlflow.spanType": SPAN_TYPES.get(stage.name, "TASK"),
         "watchkeeper.stage.status": stage.status if stage.status != "ok" else None,
     }
-    attributes |= {f"watchkeeper.{text_of(key)}": value for key, value in stage.attributes.items()}
+    attributes |= {f"watchkeeper.{key}": value for key, value in stage.attributes.items()}
     if stage.name == "generate":
         attributes |= _generate(record)
     elif stage.name == "ground":
