@@ -28,6 +28,7 @@ import requests
 
 from watchkeeper.record import Record
 from watchkeeper.settings import Settings
+from watchkeeper.telemetry.segment import paths, reading
 from watchkeeper.telemetry.spool import Spool
 
 CLOCK: Final = Path(__file__).parent / "chaos_clock"
@@ -242,18 +243,15 @@ class World:
     def locked_ledger(self) -> None:
         self._lock(self.settings.data / "ledger.sqlite", 22.0 if self.long and self.rng.random() < 0.2 else 2.0)
 
-    def locked_segment(self) -> None:
-        files = sorted(self.settings.spool_folder.glob("*/*.sqlite"), key=lambda path: int(path.stem))
-        if files:
-            # Beyond the 5 s for which a worker waits.
-            self._lock(self.rng.choice(files[-2:]), self.rng.choice((1.0, 6.0)))
+    def locked_dead_letters(self) -> None:
+        self._lock(self.settings.data / "dead_letters.sqlite", 22.0 if self.long and self.rng.random() < 0.2 else 2.0)
 
     def clock_step(self) -> None:
         step = self.rng.choice((-DAY_NS, -DAY_NS // 24, DAY_NS // 24, DAY_NS, 400 * DAY_NS, 0, 0))
         self.clock.write_bytes(struct.pack("<q", step + self.rng.randrange(-(10**9), 10**9)))
 
-    def torn_log(self) -> None:
-        """A worker is killed and the end of its log is garbage: bytes of a commit that never was whole."""
+    def torn_end(self) -> None:
+        """A worker is killed and the end of what it wrote is garbage: bytes of a commit that never was whole."""
         serve, ship = self.processes["serve"].pid, self.processes["ship"].pid
         pids = workers(serve, "spawn_main")
         with paused(serve), paused(ship):
@@ -263,20 +261,20 @@ class World:
             kill(self.rng.choice(pids))
             time.sleep(0.2)
             for folder in before - _held(self.settings.spool_folder):
-                for log in folder.glob("*.sqlite-wal"):
-                    if log.stat().st_size:
-                        with log.open("ab") as end:
-                            end.write(self.rng.randbytes(self.rng.randrange(1, 9_000)))
+                for newest in paths(folder)[-1:]:
+                    with newest.open("ab") as end:
+                        end.write(self.rng.randbytes(self.rng.randrange(1, 9_000)))
 
     def torn_segment(self) -> None:
-        """A dead worker's segment turns up that is cut off. Its records are small, each on one page, so whoever finds a
-        record's last words in what is left knows that it is whole."""
+        """A dead worker's segment turns up that is cut off: whole in it are the records that end before the cut."""
         name = f"ghost-{len(self.ghosts)}"
         draft = self.settings.data.parent / name
-        ids = asyncio.run(_ghost(draft, name, 60))
-        (file,) = (draft / name).glob("*.sqlite")
-        left = file.read_bytes()
-        left = left[: len(left) * self.rng.randint(40, 90) // 100 // 4096 * 4096]
+        asyncio.run(_ghost(draft, name, 60))
+        (file,) = paths(draft / name)
+        with reading(file) as whole:
+            ends = {head.name: head.end for head in whole.rows(0)}
+        body = file.read_bytes()
+        left = body[: len(body) * self.rng.randint(40, 90) // 100]
         folder = self.settings.spool_folder / name
         try:
             folder.mkdir()
@@ -285,7 +283,7 @@ class World:
         except OSError:  # the disk is full
             shutil.rmtree(folder, ignore_errors=True)
             return
-        self.ghosts |= {one: f"the end of {one}".encode() in left for one in ids}
+        self.ghosts |= {one: end <= len(left) for one, end in ends.items()}
 
     def heal(self) -> None:
         """Undoes what a fault that was cut off may have left."""
@@ -321,16 +319,14 @@ class World:
                 database.execute("ROLLBACK")
 
 
-async def _ghost(folder: Path, worker: str, count: int) -> list[str]:
+async def _ghost(folder: Path, worker: str, count: int) -> None:
     """What a worker leaves that ends in good order."""
     spool = Spool.open(folder, worker)
-    ids = [uuid.uuid4().hex for _ in range(count)]
-    for name in ids:
+    for _ in range(count):
+        name = uuid.uuid4().hex
         spool.accept(name, time.time_ns() // 1000)
-        text = f"{'said ' * 150}the end of {name}"
-        await spool.append(Record(request_id=name, received_at=time.time_ns() // 1000, output_text=text))
+        await spool.append(Record(request_id=name, received_at=time.time_ns() // 1000, output_text="said " * 150))
     await spool.close()
-    return ids
 
 
 @contextlib.contextmanager
@@ -368,7 +364,7 @@ def answers(url: str) -> bool:
 
 ALWAYS: Final = (
     *(World.gateway_worker, World.gateway, World.shipper, World.mlflow, World.mlflow_worker, World.mlflow_parent),
-    *(World.outage, World.locked_mlflow, World.locked_ledger, World.locked_segment, World.clock_step, World.torn_log),
+    *(World.outage, World.locked_mlflow, World.locked_ledger, World.locked_dead_letters, World.clock_step, World.torn_end),
     World.torn_segment,
 )
 ON_A_DISK_OF_ITS_OWN: Final = (World.full_spool, World.full_data)

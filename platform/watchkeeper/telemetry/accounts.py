@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from watchkeeper.telemetry.frames import ACCEPT, RECORD
 from watchkeeper.telemetry.segment import Segment, reading
 
 HOUR_US: Final = 3_600_000_000
@@ -35,21 +36,20 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 
 def account(segment: Segment) -> Account:
     """Raises `SegmentUnreadable` and `FileNotFoundError`, as the segment does."""
-    accepted, records = segment.ids()
-    with reading(segment.path) as database:
-        before = database.execute("SELECT accepted FROM segment").fetchone()[0]
-        accepts = database.execute("SELECT sequence, request_id, received_at FROM accepted ORDER BY sequence").fetchall()
-        rows = [number for (number,) in database.execute("SELECT sequence FROM records ORDER BY sequence")]
-    times = {name: at // HOUR_US for _, name, at in accepts}
-    own = [number for number, _, _ in accepts if number > before]
-    place = f"{segment.worker}/{segment.number}.sqlite"
+    with reading(segment.path) as file:
+        heads = list(file.heads())
+        before = file.before.accepted
+    accepts = [head for head in heads if head.kind == ACCEPT]
+    rows = [head.sequence for head in heads if head.kind != ACCEPT]
+    own = [head.sequence for head in accepts if head.sequence > before]
+    place = f"{segment.worker}/{segment.path.name}"
     return Account(
         segment=segment.uid,
         worker=segment.worker,
         number=segment.number,
-        accepted=accepted,
-        hours=[times[name] for name in accepted],
-        spooled=[name for _, name in records],
+        accepted=[head.name for head in accepts],
+        hours=[head.at // HOUR_US for head in accepts],
+        spooled=[head.name for head in heads if head.kind == RECORD],
         accepts=(before + 1, own[-1] if own else before),
         rows=(segment.first, rows[-1] if rows else segment.first - 1),
         gaps=(

@@ -1,7 +1,7 @@
 """What dead workers left is ended, and what is torn is mended, so that nobody else has to know of either.
 
-    <number>.sqlite     again a segment, of all that is whole, under a new uid; sinks leave out what they have of it
-    <number>.torn       the file as it was, and .torn-wal its log: for people; nothing reads them
+    <number>.log        again a segment, of all that is whole, under a new uid; sinks leave out what they have of it
+    <number>.torn       the file as it was: for people; nothing reads it
     <number>.torn.txt   what is lost, in a line: it is told for as long as the file is there
 
 Only the holder of a worker's lock touches the segment that the worker may be writing; older ones are nobody's.
@@ -18,43 +18,37 @@ import msgspec
 
 from watchkeeper.feedback import decode as decode_feedback
 from watchkeeper.record import decode, encode
-from watchkeeper.telemetry import pages, segment
+from watchkeeper.telemetry import frames, pen, segment
+from watchkeeper.telemetry.frames import ACCEPT, BIRTH, FEEDBACK, MENDED, RECORD, Head, frame
 from watchkeeper.telemetry.locks import lock
-from watchkeeper.telemetry.segment import (
-    ADD_ACCEPT,
-    ADD_RECORD,
-    ERASED,
-    FEEDBACK,
-    ID,
-    LOCK,
-    MENDED,
-    RECORD,
-    UNSAID,
-    Row,
-    SegmentTorn,
-    SegmentUnreadable,
-    Tail,
-    unanswered,
-)
+from watchkeeper.telemetry.pen import DRAFT, Pen
+from watchkeeper.telemetry.segment import LOCK, SegmentTorn, SegmentUnreadable, Tail, unanswered
 
 TORN: Final = "torn"
 """The `error` of a record that stands for one that was lost with a torn file: whatever was answered is not known."""
 
-_BODIES: Final[dict[str, Callable[[bytes], object]]] = {
-    RECORD: decode,
-    FEEDBACK: decode_feedback,
-    ERASED: len,
-    UNSAID: len,
-}
+MENDING: Final = ".mending"
 
-Accept = tuple[int, str, int]
+_BODIES: Final[dict[int, Callable[[bytes], object]]] = {RECORD: decode, FEEDBACK: decode_feedback}
+
+Accept = tuple[str, int]
+"""A request's id, and when that was received (µs)."""
+
+
+class _Row(msgspec.Struct, frozen=True):
+    """`body`: None where it is erased."""
+
+    kind: int
+    name: str
+    at: int
+    body: bytes | None
 
 
 class _Whole(msgspec.Struct):
-    """What is whole in a torn file. `before`: the tail that it followed on, where that is known."""
+    """What is whole in a torn file, by number. `before`: the tail that it followed on, where that is known."""
 
     accepts: dict[int, Accept]
-    rows: dict[int, Row]
+    rows: dict[int, _Row]
     before: Tail | None = None
 
 
@@ -70,17 +64,17 @@ def adopt(worker: Path) -> int:
 
 
 def finish(worker: Path) -> int:
-    """`adopt` for who holds the worker's lock. A file that was never born goes, one that is torn is mended.
+    """`adopt` for who holds the worker's lock. A file that is torn is mended; drafts of files go.
 
-    Raises `SegmentUnreadable`, `sqlite3.Error` and `OSError` when it cannot be done now.
+    Raises `SegmentUnreadable` and `OSError` when it cannot be done now.
     """
-    for path in reversed(segment.paths(worker)):
+    for draft in (*worker.glob(f"*{DRAFT}"), *worker.glob(f"*{MENDING}")):
+        draft.unlink(missing_ok=True)
+    for path in segment.paths(worker)[-1:]:
         try:
-            interrupted = segment.end(path)
+            return pen.end(path)
         except SegmentTorn as torn:
             return mend(path, torn.why)
-        if interrupted is not None:
-            return interrupted
     return 0
 
 
@@ -106,63 +100,56 @@ def mend_all(torn: Mapping[Path, str]) -> list[str]:
 def mend(path: Path, why: str) -> int:
     """Puts a segment of all that is whole in the place of a torn file. Returns for how many requests it holds a record that
     says no more than that theirs is lost."""
-    draft, kept = path.with_suffix(".mending"), path.with_suffix(".torn")
-    log = path.with_name(f"{path.name}-wal")
-    if not (log.exists() and log.stat().st_size):
-        log = kept.with_name(f"{kept.name}-wal")  # where one who was cut off has put it
-    whole = _whole(path, log)
+    draft, kept = path.with_suffix(MENDING), path.with_suffix(".torn")
+    whole = _whole(path.read_bytes())
     older, newer = _neighbours(path)
     base = whole.before or (segment.span(older)[1] if older else Tail())
     end = segment.span(newer)[0] if newer else None
+    if end is not None:  # what its worker tried to write in vain has its numbers in the next one
+        whole.accepts = {number: accept for number, accept in whole.accepts.items() if number <= end.accepted}
+        whole.rows = {number: row for number, row in whole.rows.items() if number <= end.records}
     missing = _missing("accept", base.accepted, whole.accepts, end.accepted if end else None)
     missing += _missing("row", base.records, whole.rows, end.records if end else None)
     text = f"torn ({why}); {len(whole.rows)} rows and {len(whole.accepts)} accepts were whole and go on; "
     text += f"lost: {', '.join(missing) if missing else 'nothing that is known of'}"
     text += "" if newer else ", and whatever came after"
     stand_ins = _complete(whole, base, end, segment.accepted_in(newer) if newer else set(), path.parent.name)
-    draft.unlink(missing_ok=True)
-    with contextlib.closing(segment.create(draft, "power", base)) as database:
-        with segment.Transaction(database):
-            database.executemany(ADD_ACCEPT, whole.accepts.values())
-            database.executemany(ADD_RECORD, map(msgspec.structs.astuple, whole.rows.values()))
-            database.execute(f"PRAGMA user_version = {MENDED}")
-        database.execute("PRAGMA journal_mode = DELETE")  # one file, that is put in its place in one step
-    _keep(path, log, kept, text)
+    accepts = [(number, name, at) for number, (name, at) in sorted(whole.accepts.items())]
+    mended = Pen.create(draft, "power", base, accepts, mended=True)
+    try:
+        some = [
+            frame(row.kind, number, row.at, row.name, row.body or b"", erased=row.body is None)
+            for number, row in sorted(whole.rows.items())
+        ]
+        mended.write(some)
+        mended.seal(Tail(max((base.accepted, *whole.accepts)), max((base.records, *whole.rows))))
+    finally:
+        mended.release()
+    kept.with_suffix(".torn.txt").write_text(text, encoding="utf-8")  # first: it is told of what is there
+    kept.unlink(missing_ok=True)
+    os.link(path, kept)
     os.replace(draft, path)
     return stand_ins
 
 
-def _keep(path: Path, log: Path, kept: Path, text: str) -> None:
-    """The note first. A log that stayed behind would be read into the new file, so it goes before that comes."""
-    kept.with_suffix(".torn.txt").write_text(text, encoding="utf-8")
-    kept.unlink(missing_ok=True)
-    os.link(path, kept)
-    with contextlib.suppress(FileNotFoundError):
-        os.replace(log, kept.with_name(f"{kept.name}-wal"))
-    for ending in ("-wal", "-shm"):
-        path.with_name(f"{path.name}{ending}").unlink(missing_ok=True)
-
-
-def _whole(path: Path, log: Path) -> _Whole:
+def _whole(data: bytes) -> _Whole:
     found = _Whole({}, {})
-    for number, values in pages.rows(path, log):
-        match values:
-            case (None, str(name), int(at)) if ID.fullmatch(name):
-                found.accepts[number] = (number, name, at)
-            case (None, str(name), int(at), str(kind), bytes(body)) if ID.fullmatch(name) and _sound(kind, body):
-                found.rows[number] = Row(number, name, at, kind, body)
-            case (str(uid), int(accepted), int(records)) if ID.fullmatch(uid):
-                found.before = Tail(accepted, records)
+    for head, body in frames.whole(data):
+        if head.kind in (BIRTH, MENDED):
+            found.before = Tail(head.sequence, head.at)
+        elif head.kind == ACCEPT:
+            found.accepts[head.sequence] = head.name, head.at
+        elif head.kind in _BODIES and _sound(head, body):
+            found.rows[head.sequence] = _Row(head.kind, head.name, head.at, body)
     return found
 
 
-def _sound(kind: str, body: bytes) -> bool:
-    """Whether a row's body is what it says."""
+def _sound(head: Head, body: bytes | None) -> bool:
+    """Whether a row's body is what it says, or erased."""
     try:
-        _BODIES[kind](body)
-    except (KeyError, ValueError, msgspec.DecodeError):
+        return body is None or bool(_BODIES[head.kind](body))
+    except (ValueError, msgspec.DecodeError):
         return False
-    return True
 
 
 def _neighbours(path: Path) -> tuple[Path | None, Path | None]:
@@ -181,19 +168,17 @@ def _neighbours(path: Path) -> tuple[Path | None, Path | None]:
 def _complete(whole: _Whole, base: Tail, end: Tail | None, carried: set[str], worker: str) -> int:
     """Gives every record an accept, and every accept that was not carried on a record, under numbers that are free: those
     of what is lost. Returns how many records that are."""
-    recorded = {row.request_id for row in whole.rows.values() if row.kind in (RECORD, ERASED)}
-    known = {name for _, name, _ in whole.accepts.values()}
+    recorded = {row.name for row in whole.rows.values() if row.kind == RECORD}
+    known = {name for name, _ in whole.accepts.values()}
     free = _free(base.accepted, whole.accepts, end.accepted if end else None)
     for row in list(whole.rows.values()):
-        if row.kind in (RECORD, ERASED) and row.request_id not in known:
-            number = next(free)
-            whole.accepts[number] = (number, row.request_id, row.received_at)
+        if row.kind == RECORD and row.name not in known:
+            whole.accepts[next(free)] = row.name, row.at
     numbers = _free(base.records, whole.rows, end.records if end else None)
-    open_ = {name: at for _, name, at in whole.accepts.values() if name not in recorded and name not in carried}
+    open_ = {name: at for name, at in whole.accepts.values() if name not in recorded and name not in carried}
     for name, at in open_.items():
-        number = next(numbers)
         body = encode(unanswered(name, at, TORN, 500, replica=worker))
-        whole.rows[number] = Row(number, name, at, RECORD, body)
+        whole.rows[next(numbers)] = _Row(RECORD, name, at, body)
     return len(open_)
 
 

@@ -16,7 +16,8 @@ from typing import Final
 
 import msgspec
 
-from watchkeeper.telemetry.segment import RECORD, Row, Transaction
+from watchkeeper.telemetry.segment import RECORD, Row
+from watchkeeper.telemetry.transaction import Transaction
 
 DEAD_LETTERS: Final = "dead_letters.sqlite"
 

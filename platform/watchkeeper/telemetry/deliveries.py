@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from watchkeeper.telemetry.accounts import Account
-from watchkeeper.telemetry.segment import Transaction
+from watchkeeper.telemetry.transaction import Transaction
 
 LEDGER: Final = "ledger.sqlite"
 

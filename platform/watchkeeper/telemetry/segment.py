@@ -1,34 +1,33 @@
-"""Segments: the SQLite files of which a spool is made, and who may write them.
+"""Segments: the files of which a spool is made (frames.py has their format), as everyone but their worker sees them.
 
-    <spool>/<worker>/lock             locked (flock) for as long as the worker lives
-    <spool>/<worker>/<number>.sqlite  WAL; only the newest is written, by the worker alone
+    <spool>/<worker>/lock          locked (flock) for as long as the worker lives
+    <spool>/<worker>/<number>.log  only the newest is written, by the worker alone (pen.py), which holds a lock on it too
 
-An accept that has no record yet is carried into the next segment in the transaction that makes it. So the newest segment
-holds every open accept of its worker, an accept and its record are always found together in one segment, and what a dead
-worker left open is known from one file. An id may therefore stand among the accepts of several segments; its record stands
-in one. Feedback stands in the same rows and the same sequence, told apart by its kind: it is never the record of the
-request that it speaks of. Knows nothing of where rows go. Standard library and msgspec only: the gateway loads this.
+An accept that has no record yet is carried into the next segment when that is made. So the newest segment holds every open
+accept of its worker, an accept and its record are always found together in one segment, and what a dead worker left open
+is known from one file. An id may therefore stand among the accepts of several segments; its record stands in one. Feedback
+stands in the same rows and the same sequence, told apart by its kind: it is never the record of the request that it speaks
+of. Knows nothing of where rows go. Standard library and msgspec only: the gateway loads this.
 """
 
 import contextlib
+import functools
+import os
 import re
-import sqlite3
-import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Literal
 
 import msgspec
 
-from watchkeeper.record import Record, encode
+from watchkeeper.record import Record
+from watchkeeper.telemetry import frames
+from watchkeeper.telemetry.frames import ACCEPT, BIRTH, MENDED, SEAL, START, Head, Torn
 
 Durability = Literal["process", "power"]
 
 LOCK: Final = "lock"
-
-BUSY_S: Final = 5.0
-"""How long it is waited for somebody else's transaction."""
+ENDING: Final = ".log"
 
 RECORD: Final = "record"
 """The kind of row whose body is a `Record`."""
@@ -42,41 +41,16 @@ ERASED: Final = "erased"
 UNSAID: Final = "unsaid"
 """What is left of erased feedback, likewise. Rows are never deleted: their sequence has no gaps."""
 
-IS_RECORD: Final = f"kind IN ('{RECORD}', '{ERASED}')"
-"""SQL: the row is its request's record."""
+KINDS: Final = {frames.RECORD: (RECORD, ERASED), frames.FEEDBACK: (FEEDBACK, UNSAID)}
+"""What a row is, by its frame: whole, and erased."""
 
 ID: Final = re.compile(r"[0-9a-f]{32}")
 """Of a request, and of a segment."""
 
-# PRAGMA user_version says how far a file has come; SQLite sets it to 0.
-UNBORN: Final = 0
-OPEN: Final = 1
-SEALED: Final = 2
-MENDED: Final = 3
-"""Sealed, and made of what was whole in a torn file: sinks may have its rows, under the uid of that one."""
-
-SCHEMA: Final = (
-    "CREATE TABLE segment (uid TEXT NOT NULL, accepted INTEGER NOT NULL, records INTEGER NOT NULL)",
-    "CREATE TABLE accepted (sequence INTEGER PRIMARY KEY, request_id TEXT NOT NULL, received_at INTEGER NOT NULL)",
-    """CREATE TABLE records (sequence INTEGER PRIMARY KEY, request_id TEXT NOT NULL, received_at INTEGER NOT NULL,
-        kind TEXT NOT NULL, body BLOB NOT NULL)""",
-)
-ADD_ACCEPT: Final = "INSERT INTO accepted VALUES (?, ?, ?)"
-ADD_RECORD: Final = "INSERT INTO records VALUES (?, ?, ?, ?, ?)"
-UNANSWERED: Final = (
-    "SELECT request_id, received_at FROM accepted "
-    f"WHERE request_id NOT IN (SELECT request_id FROM records WHERE {IS_RECORD})"
-)
-
-
-TORN_CODES: Final = frozenset(
-    {
-        *(sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR),
-        *(sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG),
-    }
-)
-"""What SQLite says of a file that is no (whole) database: also that a table is not there, or holds what it cannot hold. All
-else may pass."""
+STRIDE: Final = 64
+"""The place of every so manieth row is remembered, so that whoever goes on in a segment need not look through it again."""
+REMEMBERED: Final = 1024
+"""Segments of which places are remembered."""
 
 
 class SegmentUnreadable(Exception):
@@ -108,6 +82,105 @@ class Row(msgspec.Struct, frozen=True):
     body: bytes
 
 
+class _Seen:
+    """What is known of a segment that only grows. `until`: a byte, and the tail up to there; `places`: of rows, by their
+    number divided by `STRIDE`."""
+
+    def __init__(self) -> None:
+        self.until: tuple[int, Tail] | None = None
+        self.places: dict[int, int] = {}
+
+
+@functools.lru_cache(REMEMBERED)
+def _seen(uid: str) -> _Seen:
+    return _Seen()
+
+
+class Opened:
+    """A segment's file while it is read. `end`: up to which byte; what is added meanwhile is left for the next time. What
+    it raises becomes `SegmentTorn` and `SegmentUnreadable` where the file was opened (`reading`)."""
+
+    def __init__(self, descriptor: int, end: int | None = None) -> None:
+        """Raises `Torn`."""
+        self.descriptor = descriptor
+        self.birth = frames.head(descriptor, 0)
+        if self.birth.kind not in (BIRTH, MENDED):
+            raise Torn("it does not say which it is")
+        self.end = frames.marked(descriptor) if end is None else end
+        self.uid = self.birth.name
+        self.before = Tail(self.birth.sequence, self.birth.at)
+
+    @functools.cached_property
+    def seal(self) -> Tail | None:
+        """The last numbers of a segment that was ended."""
+        with contextlib.suppress(Torn):
+            last = frames.head(self.descriptor, self.end - frames.HEAD_BYTES)
+            if self.end > START and last.kind == SEAL and last.name == self.uid:
+                return Tail(last.sequence, last.at)
+        return None
+
+    def heads(self, start: int = START) -> Iterator[Head]:
+        """The heads of accepts and rows, in the order in which they were written."""
+        return (head for head in frames.heads(self.descriptor, start, self.end) if head.kind != SEAL)
+
+    def rows(self, after: int) -> Iterator[Head]:
+        """The heads of the rows with a higher number than `after`, in order."""
+        places = _seen(self.uid).places
+        number = (after + 1) // STRIDE
+        while number not in places and number * STRIDE > self.before.records:
+            number -= 1
+        last = after
+        for head in self.heads(places.get(number, START)):
+            if head.kind == ACCEPT:
+                continue
+            if head.sequence % STRIDE == 0:
+                places[head.sequence // STRIDE] = head.offset
+            if head.sequence > after:
+                if head.sequence <= last:
+                    raise Torn(f"at {head.offset}: rows are out of order")
+                last = head.sequence
+                yield head
+
+    def row(self, head: Head) -> Row:
+        """With its body."""
+        whole, erased = KINDS[head.kind]
+        body = frames.body(self.descriptor, head)
+        kind = whole if body is not None else erased
+        return Row(head.sequence, head.name, head.at, kind, body or b"")
+
+    def tail(self) -> Tail:
+        """The last numbers in it."""
+        if self.seal is not None:
+            return self.seal
+        seen = _seen(self.uid)
+        start, tail = seen.until or (START, self.before)
+        if start > self.end:  # whoever ends it looked beyond what counts, and could not end it
+            start, tail = START, self.before
+        accepted, records = tail.accepted, tail.records
+        for head in self.heads(start):
+            if head.kind == ACCEPT:
+                accepted = max(accepted, head.sequence)
+            else:
+                records = max(records, head.sequence)
+        tail = Tail(accepted, records)
+        seen.until = (self.end, tail)
+        return tail
+
+    def accepts(self) -> list[Head]:
+        """The heads of its accepts."""
+        return [head for head in self.heads() if head.kind == ACCEPT]
+
+    def unanswered(self) -> dict[str, int]:
+        """The requests that were accepted and have no record, and when they were received (µs)."""
+        opened: dict[str, int] = {}
+        for head in self.heads():
+            if head.kind == ACCEPT:
+                opened[head.name] = head.at
+            elif head.kind == frames.RECORD:
+                opened.pop(head.name, None)
+        return opened
+
+
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
     """One file as it was found. `uid`: never given twice, anywhere. `first`, `last`: the sequence numbers of its rows,
     where `last` is `first - 1` while it has none. `sealed`: nothing is written to it any more, and `last` is final.
@@ -133,59 +206,53 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
         Raises `SegmentUnreadable`, and `FileNotFoundError` once the segment is retired.
         """
         found: list[Row] = []
-        last = after  # of a damaged tree SQLite may give anything, also the same rows for ever
-        sql = "SELECT * FROM records WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?"
-        with reading(self.path) as database:
+        last = self.last if upto is None else upto
+        with reading(self.path) as file:
             try:
-                for row in database.execute(sql, (after, self.last if upto is None else upto, limit)):
-                    if not (row[0] > last and _is_row(row)):
-                        raise SegmentTorn(self.path, "its rows are no rows, or out of order")
-                    found.append(Row(*row))
-                    last = row[0]
-            except (sqlite3.DatabaseError, UnicodeDecodeError, SegmentTorn):
+                for head in file.rows(after):
+                    if head.sequence > last or len(found) == limit:
+                        break
+                    found.append(file.row(head))
+            except Torn:
                 if not found:
                     raise
         return found
 
     def ids(self) -> tuple[list[str], list[tuple[int, str]]]:
         """The ids of its accepts, and sequence and id of its records, at one moment. Raises as `rows` does."""
-        with reading(self.path) as database:
-            accepted = [name for (name,) in database.execute("SELECT request_id FROM accepted ORDER BY sequence")]
-            sql = f"SELECT sequence, request_id FROM records WHERE {IS_RECORD} ORDER BY sequence"
-            records = database.execute(sql).fetchall()
-        if not all(map(_is_id, (*accepted, *(name for _, name in records)))):
-            raise SegmentTorn(self.path, "its ids are no ids")
+        accepted: list[str] = []
+        records: list[tuple[int, str]] = []
+        with reading(self.path) as file:
+            for head in file.heads():
+                if head.kind == ACCEPT:
+                    accepted.append(head.name)
+                elif head.kind == frames.RECORD:
+                    records.append((head.sequence, head.name))
         return accepted, records
 
     def count(self, after: int) -> int:
         """How many records come after `after`. Raises as `rows` does."""
-        with reading(self.path) as database:
-            sql = f"SELECT count(*) FROM records WHERE sequence > ? AND {IS_RECORD}"
-            return int(database.execute(sql, (after,)).fetchone()[0])
+        with reading(self.path) as file:
+            return sum(head.kind == frames.RECORD for head in file.rows(after))
 
-    def records_of(self, request_ids: Iterable[str], after: int) -> list[Row]:
+    def records_of(self, request_ids: Collection[str], after: int) -> list[Row]:
         """The records of these requests that come after `after`, in order. Raises as `rows` does."""
-        names = list(request_ids)
-        marks = ", ".join("?" * len(names))
-        sql = f"SELECT * FROM records WHERE sequence > ? AND kind = ? AND request_id IN ({marks}) ORDER BY sequence"
-        with reading(self.path) as database:
-            return [Row(*row) for row in database.execute(sql, (after, RECORD, *names))]
+        names = set(request_ids)
+        with reading(self.path) as file:
+            meant = [head for head in file.rows(after) if head.kind == frames.RECORD and head.name in names]
+            return [row for row in map(file.row, meant) if row.kind == RECORD]
 
     def oldest(self, after: int) -> int | None:
         """When the oldest request was received whose record comes after `after`, or, unless sealed, is still to come."""
-        queries = [f"SELECT min(received_at) FROM records WHERE {IS_RECORD} AND sequence > {int(after)}"]
-        if not self.sealed:  # else it was carried on, and is seen there
-            queries.append(f"SELECT min(received_at) FROM ({UNANSWERED})")
-        with reading(self.path) as database:
-            times = [database.execute(query).fetchone()[0] for query in queries]
-        return min((found for found in times if found is not None), default=None)
+        with reading(self.path) as file:
+            times = [head.at for head in file.rows(after) if head.kind == frames.RECORD]
+            if not self.sealed:  # else it was carried on, and is seen there
+                times += file.unanswered().values()
+        return min(times, default=None)
 
     def remove(self) -> None:
-        """Deletes a sealed segment. The file that names it goes in one step, after it has taken in what its log holds."""
-        with contextlib.suppress(sqlite3.Error, OSError), contextlib.closing(_connect(self.path)) as database:
-            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        """Deletes a sealed segment."""
         self.path.unlink(missing_ok=True)
-        _remove_logs(self.path)
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -204,22 +271,20 @@ def segments(folder: Path) -> Found:
     torn: dict[Path, str] = {}
     for worker in workers(folder):
         unreadable |= {str(path): note(path) for path in worker.glob("*.torn")}
-        superseded = False
+        superseded, follows = False, None
         # Newest first: once a newer segment is there nothing is added to an older one, so what is read of it now is all.
         for path in reversed(paths(worker)):
             try:
-                segment = _look(path, superseded)
+                segment, follows = _look(path, superseded, follows)
+                found.append(segment)
             except FileNotFoundError:
                 continue  # retired since the folder was listed
             except SegmentUnreadable as error:
                 unreadable[str(path)] = str(error)
                 if isinstance(error, SegmentTorn):
                     torn[path] = error.why
-                superseded = True
-                continue
-            if segment is not None:
-                found.append(segment)
-                superseded = True
+                follows = None
+            superseded = True
     return Found(tuple(sorted(found, key=lambda segment: (segment.worker, segment.number))), unreadable, torn)
 
 
@@ -236,8 +301,8 @@ def unfinished(folder: Path) -> set[str]:
     found: set[str] = set()
     for segment in segments(folder).segments:
         if not segment.sealed:  # what an older one left open was carried into the newest
-            with contextlib.suppress(SegmentUnreadable, FileNotFoundError), reading(segment.path) as database:
-                found.update(name for name, _ in database.execute(UNANSWERED))
+            with contextlib.suppress(SegmentUnreadable, FileNotFoundError), reading(segment.path) as file:
+                found.update(file.unanswered())
     return found
 
 
@@ -248,239 +313,72 @@ def workers(folder: Path) -> list[Path]:
 
 def paths(worker: Path) -> list[Path]:
     """The files of a worker's segments, oldest first."""
-    return sorted((path for path in worker.glob("*.sqlite") if path.stem.isdigit()), key=lambda path: int(path.stem))
+    found = (path for path in worker.glob(f"*{ENDING}") if path.stem.isdigit())
+    return sorted(found, key=lambda path: int(path.stem))
 
 
-def _look(path: Path, superseded: bool) -> Segment | None:
-    """The segment at `path`; None while it is being made."""
-    with reading(path) as database:
-        state = _state(database)
-        if state == UNBORN:
-            return None
-        row = database.execute("SELECT * FROM segment").fetchone()
-        if row is None:
-            raise SegmentTorn(path, "it does not say which it is")
-        uid, _, before = row
-        return Segment(
+def _look(path: Path, superseded: bool, follows: Tail | None) -> tuple[Segment, Tail]:
+    """The segment at `path`, and what it followed on. `follows`: what the one after it followed on, where that is known."""
+    with reading(path) as file:
+        tail, sealed = file.tail(), file.seal is not None
+        # Its worker was killed between two segments, or its end is lost: the next one knows.
+        if superseded and not sealed and tail != follows:
+            if follows is None:
+                raise SegmentUnreadable(f"{path}: it has no end, and what comes after it cannot be read")
+            raise Torn("its last rows are missing")
+        segment = Segment(
             path=path,
             worker=path.parent.name,
             number=int(path.stem),
-            uid=uid,
-            first=before + 1,
-            last=_tail(database).records,
-            sealed=superseded or state != OPEN,
-            mended=state == MENDED,
+            uid=file.uid,
+            first=file.before.records + 1,
+            last=tail.records,
+            sealed=superseded or sealed,
+            mended=file.birth.kind == MENDED,
         )
-
-
-def _is_id(name: object) -> bool:
-    return isinstance(name, str) and ID.fullmatch(name) is not None
-
-
-def _is_row(row: Sequence[object]) -> bool:
-    _, name, at, kind, body = row
-    return _is_id(name) and isinstance(at, int) and isinstance(kind, str) and isinstance(body, bytes)
+        return segment, file.before
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """One moment of a segment, read only. Raises `SegmentUnreadable`, `FileNotFoundError`."""
-    _look_at_size(path)
+def reading(path: Path) -> Iterator[Opened]:
+    """A segment's file, read only. Raises `SegmentUnreadable`, `FileNotFoundError`."""
     try:
-        with contextlib.closing(_connect(path)) as database:
-            database.execute("PRAGMA query_only = 1")
-            database.execute("BEGIN")
-            yield database
-    except (sqlite3.Error, UnicodeDecodeError) as error:
-        if not path.exists():
-            raise FileNotFoundError(str(path)) from error
-        raise _unreadable(path, error) from error
-
-
-def _look_at_size(path: Path) -> None:
-    """An empty file with a log was cut off, and SQLite would delete the log; one whose log is put aside was being mended.
-    Raises `SegmentTorn`, `FileNotFoundError`."""
-    if path.stat().st_size == 0:
-        for log in (path.with_name(f"{path.name}-wal"), path.with_name(f"{path.stem}.torn-wal")):
-            with contextlib.suppress(FileNotFoundError):
-                if log.stat().st_size:
-                    raise SegmentTorn(path, "the file is empty")
-
-
-def _unreadable(path: Path, error: sqlite3.Error | UnicodeDecodeError) -> SegmentUnreadable:
-    if isinstance(error, UnicodeDecodeError):
-        return SegmentTorn(path, "a text in it is none")
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is not None and code & 0xFF in TORN_CODES:
-        return SegmentTorn(path, str(error))
-    return SegmentUnreadable(f"{path}: {error}")
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise SegmentUnreadable(f"{path}: {error}") from error
+    try:
+        yield Opened(descriptor)
+    except Torn as torn:
+        raise SegmentTorn(path, str(torn)) from torn
+    except OSError as error:
+        raise SegmentUnreadable(f"{path}: {error}") from error
+    finally:
+        os.close(descriptor)
 
 
 def span(path: Path) -> tuple[Tail, Tail]:
     """What a segment followed on, and its last numbers. Raises as `reading` does."""
-    with reading(path) as database:
-        row = database.execute("SELECT accepted, records FROM segment").fetchone()
-        if row is None:
-            raise SegmentTorn(path, "it does not say which it is")
-        return Tail(*row), _tail(database)
+    with reading(path) as file:
+        return file.before, file.tail()
 
 
 def accepted_in(path: Path) -> set[str]:
     """The ids of a segment's accepts. Raises as `reading` does."""
-    with reading(path) as database:
-        return {name for (name,) in database.execute("SELECT request_id FROM accepted")}
-
-
-def create(
-    path: Path, durability: Durability, tail: Tail, carried: Iterable[tuple[int, str, int]] = ()
-) -> sqlite3.Connection:
-    """Makes the segment that follows on `tail`, with the accepts carried into it. Leaves no file when it fails."""
-    _remove_logs(path)  # a log that outlived its file would be read into the new one
-    try:
-        database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
-        try:
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA secure_delete = ON")  # else what is erased may live on in a page's free bytes
-            # NORMAL: a commit is in the system's hands and survives us. FULL: it is on the disk.
-            database.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
-            with Transaction(database):
-                for statement in SCHEMA:
-                    database.execute(statement)
-                database.execute("INSERT INTO segment VALUES (?, ?, ?)", (uuid.uuid4().hex, tail.accepted, tail.records))
-                database.executemany(ADD_ACCEPT, carried)
-                database.execute(f"PRAGMA user_version = {OPEN}")
-        except BaseException:
-            database.close()
-            raise
-    except (sqlite3.Error, OSError):
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
-            _remove_logs(path)
-        raise
-    return database
-
-
-class Transaction:
-    """All or nothing. (A generator of contextlib's would take as long as a row does.)"""
-
-    __slots__ = ("_database",)
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-
-    def __enter__(self) -> None:
-        self._database.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is None:
-            try:
-                self._database.execute("COMMIT")
-            except BaseException:
-                self._roll_back()
-                raise
-        else:
-            self._roll_back()
-
-    def _roll_back(self) -> None:
-        with contextlib.suppress(sqlite3.Error):
-            self._database.execute("ROLLBACK")
-
-
-def write(
-    database: sqlite3.Connection,
-    accepts: Sequence[tuple[int, str, int]],
-    records: Sequence[tuple[int, str, int, str, bytes]],
-) -> bool:
-    """Adds rows in one transaction, and returns True; False where the segment may not be written any more."""
-    with Transaction(database):
-        if not is_open(database):  # asked in here, as alone it would be a transaction more
-            return False
-        database.executemany(ADD_ACCEPT, accepts)
-        database.executemany(ADD_RECORD, records)
-    return True
-
-
-def seal(database: sqlite3.Connection, worker: str) -> int:
-    """Ends a worker's newest segment: each open accept gets its record, `interrupted`, and no more is written.
-
-    One transaction, so that it happens once however often it is tried. Returns how many requests were interrupted.
-    """
-    with Transaction(database):
-        if _state(database) != OPEN:
-            return 0
-        opened = database.execute(UNANSWERED).fetchall()
-        sequence = _tail(database).records
-        for request_id, received_at in opened:
-            sequence += 1
-            body = encode(unanswered(request_id, received_at, "interrupted", 500, replica=worker))
-            database.execute(ADD_RECORD, (sequence, request_id, received_at, RECORD, body))
-        database.execute(f"PRAGMA user_version = {SEALED}")
-    return len(opened)
-
-
-def supersede(database: sqlite3.Connection) -> None:
-    """Ends a segment whose open accepts the next one carries."""
-    database.execute(f"PRAGMA user_version = {SEALED}")
-
-
-def unanswered(request_id: str, received_at: int, error: str, status: int, *, replica: str = "") -> Record:
-    """The record of a request of which nothing but its acceptance is known."""
-    return Record(request_id=request_id, received_at=received_at, release="", replica=replica, error=error, status=status)
-
-
-def end(path: Path) -> int | None:
-    """Seals a segment, for who holds its worker's lock; returns how many requests were interrupted. None: it was never
-    born, and is gone. Raises `SegmentTorn`, and `sqlite3.Error` when it cannot be done now."""
-    try:
-        _look_at_size(path)
-        with contextlib.closing(_connect(path)) as database:
-            if _state(database) != UNBORN:
-                return seal(database, path.parent.name)
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        unreadable = _unreadable(path, error)
-        if isinstance(unreadable, SegmentTorn):
-            raise unreadable from error
-        raise
-    path.unlink()
-    _remove_logs(path)
-    return None
+    with reading(path) as file:
+        return {head.name for head in file.accepts()}
 
 
 def newest(worker: Path) -> tuple[int, Tail]:
     """Number and tail of a worker's newest segment. An unreadable one counts, but the tail is then an older one's."""
     files = paths(worker)
     for path in reversed(files):
-        try:
-            with reading(path) as database:
-                return int(files[-1].stem), _tail(database)
-        except SegmentUnreadable:
-            continue
+        with contextlib.suppress(SegmentUnreadable, FileNotFoundError):
+            return int(files[-1].stem), span(path)[1]
     return (int(files[-1].stem) if files else 0), Tail()
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    """A connection to a file that is there (none is made), readable whoever wrote it last and however that ended."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=BUSY_S)
-
-
-def is_open(database: sqlite3.Connection) -> bool:
-    """Whether the segment may still be written."""
-    return _state(database) == OPEN
-
-
-def _state(database: sqlite3.Connection) -> int:
-    return int(database.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _tail(database: sqlite3.Connection) -> Tail:
-    return Tail(
-        *database.execute(
-            "SELECT max(accepted, ifnull((SELECT max(sequence) FROM accepted), 0)), "
-            "ifnull((SELECT max(sequence) FROM records), records) FROM segment"
-        ).fetchone()
-    )
-
-
-def _remove_logs(path: Path) -> None:
-    for ending in ("-wal", "-shm"):
-        path.with_name(path.name + ending).unlink(missing_ok=True)
+def unanswered(request_id: str, received_at: int, error: str, status: int, *, replica: str = "") -> Record:
+    """The record of a request of which nothing but its acceptance is known."""
+    return Record(request_id=request_id, received_at=received_at, release="", replica=replica, error=error, status=status)

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import random
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -264,7 +263,7 @@ class Shipper:
                 continue
             try:
                 interrupted = adopt(segment.path.parent)
-            except (sqlite3.Error, OSError) as error:  # locked, or no room to end it: it waits, and nobody for it
+            except OSError as error:  # no room to end it, say: it waits, and nobody for it
                 if segment.worker not in self._stuck:
                     _log.warning("what worker %s left cannot be ended yet: %s", segment.worker, error)
                 self._stuck.add(segment.worker)
@@ -281,7 +280,7 @@ class Shipper:
             feed.torn = {}
         try:
             told = mend_all(torn)
-        except (SegmentUnreadable, sqlite3.Error, OSError) as error:  # no room for another file, say
+        except (SegmentUnreadable, OSError) as error:  # no room for another file, say
             _log.warning("what is torn cannot be mended yet: %s", error)
             return False
         for line in told:

@@ -1,20 +1,19 @@
 """The spool: a gateway worker's durable log of what it accepted, of the records that came of it, and of feedback.
 
-One writer thread puts everything that is queued into one transaction (group commit) and then tells all who wait for it, so
-a slow disk makes batches larger and not more. A record is durable when `append` returns: with `process` it survives the
-death of this process (kill -9), with `power` also that of the machine. Every accepted request gets exactly one record, by
-`append`, or, where that failed or the worker died, one that says so. So it ends to accept while there is still room for
-the records of what it accepted. Knows nothing of where records go: `segment.py` is what the shipper reads.
+With `process` a record survives the death of this process (kill -9): it is handed to the system, on the loop's thread, as
+that takes less than waking another one would. With `power` it also survives that of the machine: a thread waits for the
+disk, for all that came meanwhile at once (group commit), so a slow disk makes batches larger and not more. A record is
+durable when `append` returns. Every accepted request gets exactly one record, by `append`, or, where that failed or the
+worker died, one that says so. So it ends to accept while there is still room for the records of what it accepted. Knows
+nothing of where records go: `segment.py` is what the shipper reads.
 """
 
 import asyncio
 import contextlib
 import os
-import queue
-import sqlite3
-import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -22,27 +21,26 @@ import msgspec
 
 from watchkeeper.feedback import Feedback
 from watchkeeper.record import Record, encode
-from watchkeeper.telemetry import room, segment
+from watchkeeper.telemetry import frames, pen, room, segment
 from watchkeeper.telemetry.adoption import finish
+from watchkeeper.telemetry.frames import ACCEPT, frame
 from watchkeeper.telemetry.locks import lock
+from watchkeeper.telemetry.pen import Pen
 from watchkeeper.telemetry.room import MAX_BYTES
-from watchkeeper.telemetry.segment import FEEDBACK, ID, RECORD, Durability, SegmentUnreadable, Tail
+from watchkeeper.telemetry.segment import ENDING, ID, Durability, SegmentUnreadable, Tail
 
 SEGMENT_BYTES: Final = 64 << 20
-BATCH: Final = 2_000
-"""Most entries of one transaction."""
-
 QUEUE: Final = 20_000
 """Entries that may wait for a disk that stands still; then the spool is full, but for records of what was accepted."""
 
 ACCEPT_S: Final = 0.005
-"""How long an accept may wait for others, or for its record, to be committed with."""
+"""How long an accept may wait for others, or for its record, to be written with."""
 
 RETRY_S: Final = 1.0
-"""How often a writer that failed, or found no room, tries again, so that the spool opens without anyone asking for it."""
+"""How often a spool that failed, or found no room, tries again, so that it opens without anyone asking for it."""
 
 LOOK_S: Final = 1.0
-"""How old the writer lets its knowledge of the room that is left become while it writes."""
+"""How old its knowledge of the room that is left may become while it writes."""
 
 LOOK_SHARE: Final = 16
 """It also looks again once it has itself written this part of what was left: others write too, and a file has margins."""
@@ -51,13 +49,10 @@ SEGMENTS: Final = 32
 """Into so many segments the room is cut at least: only one that is ended can be retired."""
 
 FAILURES: Final = 3
-"""In a row, after which the writer gives the segment up and starts another."""
+"""In a row, after which the segment is given up and another one begun."""
 
 PATIENCE_S: Final = 0.2
 """The shipper holds the lock of a dead worker for a moment while it adopts what is left."""
-
-ROW_BYTES: Final = 120
-"""About what a row costs besides its body."""
 
 YEAR_10000: Final = 253_402_300_800_000_000
 """µs since the epoch: a table partitioned by a later date cannot be read any more."""
@@ -77,14 +72,19 @@ class _Accept(NamedTuple):
 
 
 class _Append(NamedTuple):
-    """`brought`: it was not accepted before, and is in the same transaction."""
+    """`kind`: of its frame. `done`: who waits for it. `brought`: it was not accepted before, and is written with that."""
 
     request_id: str
     received_at: int
-    kind: str
+    kind: int
     body: bytes
-    done: "asyncio.Future[None] | None"
+    done: "asyncio.Future[None] | None" = None
     brought: bool = False
+
+    @property
+    def answers(self) -> bool:
+        """Whether it is the record of a request that was accepted before."""
+        return self.kind == frames.RECORD and not self.brought
 
 
 _Entry = _Accept | _Append
@@ -104,8 +104,9 @@ class Spool:
         max_bytes: int = MAX_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> "Spool":
-        """The spool `<folder>/<worker>`, after ending what a dead worker of that name left. Where nothing can be written it
-        is full, until something can. `max_bytes`: what all workers' files may come to. `clock`: monotonic seconds.
+        """The spool `<folder>/<worker>`, for the running loop, after ending what a dead worker of that name left. Where
+        nothing can be written it is full, until something can. `max_bytes`: what all workers' files may come to. `clock`:
+        monotonic seconds.
 
         Raises `SpoolBusy`, `SpoolFull` where not even a lock can be made, and `ValueError` when the name cannot be a
         folder's.
@@ -117,7 +118,7 @@ class Spool:
             place.mkdir(parents=True, exist_ok=True)
             if durability == "power":
                 for parent in (folder.parent, folder):
-                    _sync(parent)
+                    pen.sync(parent)
             held = lock(place / segment.LOCK, patience_s=PATIENCE_S)
         except OSError as error:
             raise SpoolFull(f"{place}: {error}") from error
@@ -128,7 +129,7 @@ class Spool:
             return cls(place, held, durability, min(segment_bytes, max_bytes // SEGMENTS), max_bytes, clock)
         except BaseException as error:
             os.close(held)
-            if isinstance(error, sqlite3.Error | OSError | SegmentUnreadable):
+            if isinstance(error, OSError | SegmentUnreadable):
                 raise SpoolBusy(f"{place}: what a dead worker left cannot be ended now: {error}") from error
             raise
 
@@ -148,6 +149,7 @@ class Spool:
         self._segment_bytes = segment_bytes
         self._max_bytes = max_bytes
         self._clock = clock
+        self._loop = asyncio.get_running_loop()
         self._left = self._unseen = 0
         self._looked_at: float | None = None
         self._number, self._tail = segment.newest(place)
@@ -160,18 +162,17 @@ class Spool:
         self._full: str | None = None
         self._closed = False
         self._together: list[_Entry] = []
-        self._handing_over = False
-        self._under_way = 0
         self._waking: asyncio.TimerHandle | None = None
-        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
-        self._database: sqlite3.Connection | None = None
+        self._retrying: asyncio.TimerHandle | None = None
+        self._disk = ThreadPoolExecutor(1, f"spool-{place.name}") if durability == "power" else None
+        self._committing: Future[str | None] | None = None
+        self._pen: Pen | None = None
         try:
-            self._database = self._begin()
-        except (sqlite3.Error, OSError) as error:
+            self._pen = self._begin()
+        except OSError as error:
             self._fail(error, [])
         self._look()
-        self._writer = threading.Thread(target=self._write, name=f"spool-{place.name}", daemon=True)
-        self._writer.start()
+        self._retry_later()
 
     @property
     def full(self) -> str | None:
@@ -179,16 +180,15 @@ class Spool:
         return self._full
 
     def accept(self, request_id: str, received_at: int) -> None:
-        """Notes that a request was taken in (`received_at`: µs). Committed within `ACCEPT_S`, no later than its record.
+        """Notes that a request was taken in (`received_at`: µs). Written within `ACCEPT_S`, no later than its record.
 
-        Raises `SpoolFull` while the writer cannot write, or there is no room for more.
+        Raises `SpoolFull` while nothing can be written, or there is no room for more.
         """
         if self._full is not None:
             raise SpoolFull(self._full)
         self._hold(_Accept(request_id, received_at))
-        self._under_way += 1
         if self._waking is None:
-            self._waking = asyncio.get_running_loop().call_later(ACCEPT_S, self._wake)
+            self._waking = self._loop.call_later(ACCEPT_S, self._wake)
 
     async def append(self, said: Record | Feedback) -> None:
         """Returns when it is durable. Raises `SpoolFull` when it is not: an accepted request then gets a record that says
@@ -196,49 +196,58 @@ class Spool:
         is cancelled leaves it to be written."""
         if self._lack is not None and not isinstance(said, Record):
             raise SpoolFull(self._lack)
-        kind = RECORD if isinstance(said, Record) else FEEDBACK
+        kind = frames.RECORD if isinstance(said, Record) else frames.FEEDBACK
         await self._kept(said, kind, said.received_at, brought=False)
 
     async def bring(self, record: Record, at: int) -> None:
-        """`accept` and `append` in one transaction, for a request that was answered elsewhere and came here at `at` (µs),
+        """`accept` and `append` in one step, for a request that was answered elsewhere and came here at `at` (µs),
         which is what the spool goes by: its own time may be another. Returns when it is durable. Raises `SpoolFull` when it
         is not: nothing of it is kept then, and it is its bringer's to bring again."""
         if self._full is not None:
             raise SpoolFull(self._full)
-        await self._kept(record, RECORD, at, brought=True)
+        await self._kept(record, frames.RECORD, at, brought=True)
 
-    async def _kept(self, said: Record | Feedback, kind: str, at: int, *, brought: bool) -> None:
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
-        self._hold(_Append(said.request_id, at, kind, _body(said), done, brought))
-        answers = kind == RECORD and not brought
-        self._under_way -= answers
-        if answers and self._under_way <= 0:  # there is nobody to share a commit with
-            self._hand_over()
-        elif not self._handing_over:
-            self._handing_over = True
-            loop.call_soon(self._hand_over)
-        await done
+    async def _kept(self, said: Record | Feedback, kind: int, at: int, *, brought: bool) -> None:
+        waits = self._loop.create_future() if self._disk else None
+        entry = _Append(said.request_id, at, kind, _body(said), waits, brought)
+        self._hold(entry)
+        if waits is None:
+            error = self._commit_held()
+            if error is not None:
+                raise SpoolFull(error)
+        else:
+            self._loop.call_soon(self._hand_over)  # with what else comes in this turn
+            await waits
 
     async def close(self) -> None:
-        """Writes what is queued, ends the segment and frees the lock. Accepts that are still open become `interrupted`."""
+        """Writes what is held back, ends the segment and frees the lock. Accepts that are still open become
+        `interrupted`."""
         if not self._closed:
             self._closed = True
-            self._hand_over()
-            self._queue.put(None)
-            await asyncio.to_thread(self._writer.join)
+            while self._committing is not None:
+                await asyncio.wrap_future(self._committing)
+                await asyncio.sleep(0)
+            self._commit_held()
+            for timer in (self._waking, self._retrying):
+                if timer is not None:
+                    timer.cancel()
+            if self._disk is not None:
+                self._disk.shutdown()
+            if self._pen is not None:
+                self._pen.release()
+                with contextlib.suppress(OSError, SegmentUnreadable):  # then somebody else ends it, as a dead worker's
+                    await asyncio.to_thread(pen.end, self._path(self._number))
             os.close(self._held)
 
     def _hold(self, entry: _Entry) -> None:
-        # What SQLite or the lake cannot take would spoil what comes with it and after it: it must not get in.
+        # What the lake cannot take would spoil what comes with it and after it: it must not get in.
         if ID.fullmatch(entry.request_id) is None or not 0 <= entry.received_at < YEAR_10000:
             raise ValueError(f"not a request's id and time: {entry.request_id!r}, {entry.received_at!r}")
         if self._closed:
             raise SpoolFull("the spool is closed")
         # Those of accepted requests are as many as were under way. Without them their accepts would stay open while this
         # worker lives, and every window with them.
-        answers = isinstance(entry, _Append) and entry.kind == RECORD and not entry.brought
-        if not answers and self._queue.qsize() + len(self._together) >= QUEUE:
+        if len(self._together) >= QUEUE and not (isinstance(entry, _Append) and entry.answers):
             raise SpoolFull(f"{self._place}: {QUEUE} entries wait for the disk")
         self._together.append(entry)
 
@@ -246,110 +255,122 @@ class Spool:
         self._waking = None
         self._hand_over()
 
+    def _retry_later(self) -> None:
+        if self._full is not None and self._retrying is None and not self._closed:
+            self._retrying = self._loop.call_later(RETRY_S, self._retry)
+
+    def _retry(self) -> None:
+        self._retrying = None
+        self._hand_over()
+
     def _hand_over(self) -> None:
-        """Gives the writer all that was held back, at once: waking it costs more than a row does, so that is done once for
-        all that comes in one turn of the loop, and for an accept and its record where the answer comes soon."""
-        entries, self._together, self._handing_over = self._together, [], False
-        for entry in entries:
-            self._queue.put(entry)
+        """Has all that is held back written: here, or, where the disk is waited for, in the thread. What comes while that
+        is at work goes with the next."""
+        if self._closed:
+            return
+        if self._disk is None:
+            self._commit_held()
+        elif self._committing is None and (self._together or self._full is not None):
+            entries, self._together = self._together, []
+            self._committing = self._disk.submit(self._commit, entries)
+            self._committing.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._done, entries, done))
 
-    # From here on: the writer's thread.
+    def _done(self, entries: Sequence[_Entry], done: "Future[str | None]") -> None:
+        self._committing = None
+        _settle(entries, done.result())
+        self._retry_later()
+        if self._together:
+            self._hand_over()
 
-    def _write(self) -> None:
-        closing = False
-        while not closing:
-            entries, closing = self._take()
-            waiting = [entry.done for entry in entries if isinstance(entry, _Append) and entry.done is not None]
-            try:
-                self._commit([*self._late, *entries])
-            except Exception as error:  # whatever it is, nobody may wait for ever
-                self._fail(error, entries)
-                _answer(waiting, self._full)
-            else:
-                self._late, self._failures, self._broken = [], 0, None
-                _answer(waiting, None)
-            self._look()
-        with contextlib.suppress(sqlite3.Error):
-            if self._database is not None:
-                with contextlib.closing(self._database):
-                    segment.seal(self._database, self._place.name)
+    def _commit_held(self) -> str | None:
+        """Why what is held back could not be written; None: it is."""
+        entries, self._together = self._together, []
+        error = self._commit(entries)
+        _settle(entries, error)
+        self._retry_later()
+        return error
 
-    def _take(self) -> tuple[list[_Entry], bool]:
-        """All that is queued, at least one entry unless the writer has something to make good; and whether to end."""
-        entries: list[_Entry] = []
+    # From here on: one at a time, on the loop's thread or on the disk's.
+
+    def _commit(self, entries: Sequence[_Entry]) -> str | None:
+        """Writes entries after those that are late, and looks how much room is left. Why it failed; None: it did not."""
         try:
-            entry = self._queue.get(timeout=RETRY_S if self._full is not None else None)
-            while entry is not None:
-                entries.append(entry)
-                if len(entries) >= BATCH:
-                    return entries, False
-                entry = self._queue.get_nowait()
-        except queue.Empty:
-            return entries, False
-        return entries, True
+            if entries or self._late or self._broken is not None or self._lack is not None:
+                self._write([*self._late, *entries])
+        except Exception as error:  # whatever it is, nobody may wait for ever
+            self._fail(error, entries)
+            failed = self._broken
+        else:
+            self._late, self._failures, self._broken = [], 0, None
+            failed = None
+        self._look()
+        return failed
 
-    def _commit(self, entries: Sequence[_Entry]) -> None:
-        """One transaction, in a new segment when this one is large enough, was given up, or was sealed by someone who took
-        us for dead (its lock file was removed, or locks do not work where it lies)."""
+    def _write(self, entries: Sequence[_Entry]) -> None:
+        """All or none of them, in a new segment when this one is large enough, was given up, or is no longer what was
+        written of it (somebody removed or cut it)."""
         # Without room a part of a segment is ended too: what it holds may long be everywhere, and only then can go.
         enough = self._segment_bytes if self._lack is None else self._segment_bytes // 16
-        if self._database is None or self._bytes >= enough:
+        if self._pen is None or self._bytes >= enough:
             self._rotate()
-        accepts = [
-            _Accept(entry.request_id, entry.received_at) for entry in entries if isinstance(entry, _Accept) or entry.brought
-        ]
-        appends = [entry for entry in entries if isinstance(entry, _Append)]
         accepted, records = self._tail.accepted, self._tail.records
-        accept_rows = [(n, *entry) for n, entry in enumerate(accepts, accepted + 1)]
-        record_rows = [
-            (n, entry.request_id, entry.received_at, entry.kind, entry.body) for n, entry in enumerate(appends, records + 1)
-        ]
-        while self._database is None or not segment.write(self._database, accept_rows, record_rows):
+        opened: dict[str, tuple[int, int]] = {}
+        some: list[bytes] = []
+        for entry in entries:
+            if isinstance(entry, _Accept) or entry.brought:
+                accepted += 1
+                opened[entry.request_id] = accepted, entry.received_at
+                some.append(frame(ACCEPT, accepted, entry.received_at, entry.request_id))
+            if isinstance(entry, _Append):
+                records += 1
+                some.append(frame(entry.kind, records, entry.received_at, entry.request_id, entry.body))
+        while self._pen is None or not self._pen.write(some):
             self._rotate()
-        self._tail = Tail(accepted + len(accepts), records + len(appends))
-        self._open.update((entry.request_id, (n, entry.received_at)) for n, entry in enumerate(accepts, accepted + 1))
-        for entry in appends:
-            if entry.kind == RECORD:
+        self._tail = Tail(accepted, records)
+        self._open |= opened
+        for entry in entries:
+            if isinstance(entry, _Append) and entry.kind == frames.RECORD:
                 self._open.pop(entry.request_id, None)
-        written = ROW_BYTES * len(entries) + sum(len(entry.body) for entry in appends)
+        written = sum(map(len, some))
         self._bytes += written
         self._unseen += written
 
     def _rotate(self) -> None:
         """The next segment first: an end without it would leave no place where the open accepts are known to be."""
-        database = self._begin()
-        if self._database is not None:
-            with contextlib.suppress(sqlite3.Error), contextlib.closing(self._database):
-                segment.supersede(self._database)
-        self._database = database
+        following = self._begin()
+        if self._pen is not None:
+            with contextlib.suppress(OSError):
+                self._pen.seal(self._tail)
+            self._pen.release()
+        self._pen = following
 
-    def _begin(self) -> sqlite3.Connection:
+    def _begin(self) -> Pen:
         carried = [(sequence, request_id, at) for request_id, (sequence, at) in self._open.items()]
-        path = self._place / f"{self._number + 1}.sqlite"
-        database = segment.create(path, self._durability, self._tail, carried)
+        following = Pen.create(self._path(self._number + 1), self._durability, self._tail, carried)
         self._number += 1
-        self._bytes = ROW_BYTES * len(carried)
-        return database
+        self._bytes = frames.HEAD_BYTES * len(carried)
+        return following
+
+    def _path(self, number: int) -> Path:
+        return self._place / f"{number}{ENDING}"
 
     def _fail(self, error: Exception, entries: Sequence[_Entry]) -> None:
         """Notes what must be written once writing works again: accepts, and for each record that its caller now holds for
         lost, one that says so. Feedback that its caller holds for lost is, and so is what was brought."""
-        self._broken = self._full = f"{self._place}: {error}"
+        self._broken = f"{self._place}: {error}"
         self._failures += 1
         for entry in entries:
             if isinstance(entry, _Append):
-                if entry.kind != RECORD or entry.brought:
+                if not entry.answers:
                     continue
                 record = segment.unanswered(
                     entry.request_id, entry.received_at, "spool_full", 503, replica=self._place.name
                 )
-                entry = _Append(entry.request_id, entry.received_at, RECORD, encode(record), None)
+                entry = _Append(entry.request_id, entry.received_at, frames.RECORD, encode(record))
             self._late.append(entry)
-        torn = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
-        if self._database is not None and (torn or self._failures >= FAILURES):
-            with contextlib.suppress(sqlite3.Error):
-                self._database.close()
-            self._database = None
+        if self._pen is not None and self._failures >= FAILURES:
+            self._pen.release()
+            self._pen = None
 
     def _look(self) -> None:
         """Looks how much room is left, unless that was done just now and it was much."""
@@ -366,30 +387,14 @@ class Spool:
         self._full = self._broken or self._lack
 
 
-def _sync(folder: Path) -> None:
-    """Puts the folder's list of names on the disk; what is in a segment's own folder SQLite takes care of."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _answer(waiting: "Sequence[asyncio.Future[None]]", error: str | None) -> None:
-    """Wakes all who wait, with one call into their loop."""
-    if waiting:
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
-            waiting[0].get_loop().call_soon_threadsafe(_settle, waiting, error)
-
-
-def _settle(waiting: "Sequence[asyncio.Future[None]]", error: str | None) -> None:
-    for done in waiting:
-        if done.done():
-            continue  # its caller was cancelled
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(SpoolFull(error))
+def _settle(entries: Sequence[_Entry], error: str | None) -> None:
+    """Tells all who wait."""
+    for entry in entries:
+        if isinstance(entry, _Append) and entry.done is not None and not entry.done.done():  # done: its caller has gone
+            if error is None:
+                entry.done.set_result(None)
+            else:
+                entry.done.set_exception(SpoolFull(error))
 
 
 def _body(said: Record | Feedback) -> bytes:

@@ -100,8 +100,8 @@ def test_a_full_spool_says_what_to_do(tmp_path: Path) -> None:
 
 def test_a_torn_file_is_named(tmp_path: Path) -> None:
     spooled(tmp_path, 3)
-    (torn,) = (tmp_path / "spool" / "w0").glob("*.sqlite")
-    os.truncate(torn, 5_000)
+    (torn,) = (tmp_path / "spool" / "w0").glob("*.log")
+    os.truncate(torn, torn.stat().st_size - 10)
     _, finding = looked(tmp_path, "_spool")
     assert finding.state == "bad"
     assert str(torn) in finding.detail

@@ -17,7 +17,7 @@ ACCOUNT = Account(
     spooled=["ff" * 16],
     accepts=(1, 2),
     rows=(1, 3),
-    gaps=("w0/1.sqlite: row 2 is missing",),
+    gaps=("w0/1.log: row 2 is missing",),
 )
 
 

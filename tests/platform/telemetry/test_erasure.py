@@ -1,9 +1,8 @@
 """Erased rows keep their place in the spool, and not a byte of what stood in them, while gateway and shipper go on."""
 
-import sqlite3
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,7 +11,7 @@ from watchkeeper.lake.lake import Lake
 from watchkeeper.record import Record
 from watchkeeper.telemetry import erasure
 from watchkeeper.telemetry.dead_letters import DeadLetters
-from watchkeeper.telemetry.segment import ERASED, UNSAID, segments, unfinished
+from watchkeeper.telemetry.segment import ERASED, UNSAID, reading, segments, unfinished
 from watchkeeper.telemetry.sinks import LAKE, Dropped, LakeSink
 from watchkeeper.telemetry.spool import Spool
 
@@ -87,27 +86,48 @@ async def test_what_waits_is_read_whole_and_what_cannot_be_is_named(
     spool = await spooled(tmp_path, record, said)
     await spool.close()
     assert list(erasure.waiting(tmp_path / "spool")) == [record, said]
-    (path,) = (tmp_path / "spool").rglob("*.sqlite")
-    torn = path.with_name("7.sqlite")
-    torn.write_bytes(b"this is no database" * 400)
+    (path,) = (tmp_path / "spool").rglob("*.log")
+    torn = path.with_name("7.log")
+    torn.write_bytes(b"this is no segment" * 400)
     assert list(erasure.waiting(tmp_path / "spool")) == [record, said]
     done = erasure.erase(tmp_path / "spool", {record.request_id}, ())
     assert done.rows == 2
     assert [line.split(":")[0] for line in done.unreached] == [str(torn)]
 
 
-async def test_a_log_that_somebody_reads_is_named_and_emptied_the_next_time(
+async def test_erasing_that_is_cut_off_is_finished_the_next_time_and_nobody_holds_the_file_for_torn(
     tmp_path: Path, make_record: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(erasure, "WAIT_S", 0.1)
+    record, other = make_record(prompt_text=PLANTED), make_record(prompt_text="kept")
+    spool = await spooled(tmp_path, record, other)
+    written = os.pwrite
+    calls: list[int] = []
+
+    def cut_off(descriptor: int, data: bytes, at: int) -> int:
+        calls.append(at)
+        if len(calls) == 2:
+            raise OSError("killed")
+        return written(descriptor, data, at)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("watchkeeper.telemetry.frames.os.pwrite", cut_off)
+        assert erasure.erase(tmp_path / "spool", {record.request_id}, ()).unreached
+    assert holding(tmp_path)
+    assert kinds(tmp_path) == [ERASED, "record"]
+    assert erasure.erase(tmp_path / "spool", {other.request_id}, ()).rows == 2, "whatever is erased now"
+    assert holding(tmp_path) == []
+    assert kinds(tmp_path) == [ERASED, ERASED]
+    await spool.close()
+
+
+async def test_who_reads_a_row_while_it_is_erased_gets_it_whole_or_not_at_all(
+    tmp_path: Path, make_record: Callable[..., Record]
+) -> None:
     record = make_record(prompt_text=PLANTED)
     spool = await spooled(tmp_path, record)
     (segment,) = segments(tmp_path / "spool").segments
-    reader: Any = sqlite3.connect(segment.path)
-    reader.execute("BEGIN")
-    reader.execute("SELECT * FROM records").fetchall()
-    assert erasure.erase(tmp_path / "spool", {record.request_id}, ()).unreached
-    reader.close()
-    assert erasure.erase(tmp_path / "spool", {record.request_id}, ()) == erasure.Spooled(0, ())
-    assert holding(tmp_path) == []
+    with reading(segment.path) as file:
+        (head,) = file.rows(0)
+        erasure.erase(tmp_path / "spool", {record.request_id}, ())
+        assert file.row(head).kind == ERASED
     await spool.close()

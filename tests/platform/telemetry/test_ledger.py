@@ -1,10 +1,8 @@
 """The ledger: it believes no side about another, names every gap, and is never `ok` when it could not ask."""
 
 import asyncio
-import contextlib
 import os
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,12 +17,13 @@ from watchkeeper.lake.interactions import score_rows, to_arrow
 from watchkeeper.lake.lake import Lake, LakeUnavailable
 from watchkeeper.record import Record, encode
 from watchkeeper.settings import Settings
+from watchkeeper.telemetry import frames
 from watchkeeper.telemetry.accounts import account
 from watchkeeper.telemetry.adoption import adopt
 from watchkeeper.telemetry.dead_letters import DeadLetter, DeadLetters
 from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.ledger import Ledger, pending, verify, watermark
-from watchkeeper.telemetry.segment import Segment, segments
+from watchkeeper.telemetry.segment import Segment, reading, segments
 from watchkeeper.telemetry.sinks import Dropped, LakeSink
 from watchkeeper.telemetry.spool import Spool
 from watchkeeper.tracking import TrackingUnavailable
@@ -320,18 +319,20 @@ def test_lost_numbers_are_named_though_nobody_else_would_miss_them(
     settings: Settings, traces: list[str], make_record: Make, retire: bool
 ) -> None:
     segment = spooled(settings, [make_record() for _ in range(9)])
-    with contextlib.closing(sqlite3.connect(segment.path)) as database, database:
-        for table in ("records", "accepted"):
-            database.execute(f"DELETE FROM {table} WHERE sequence IN (4, 5, 7)")
+    data = segment.path.read_bytes()
+    with reading(segment.path) as file:
+        kept = [data[head.offset : head.end] for head in file.heads() if head.sequence not in (4, 5, 7)]
+    rest = b"".join(kept)
+    segment.path.write_bytes(data[: frames.HEAD_BYTES] + frames.mark(frames.START + len(rest)) + rest)
     delivered(settings, segment, traces, retire=retire)
     ledger = verify(settings)
     assert (ledger.served, ledger.spooled, ledger.mlflow, ledger.lake) == (6, 6, 6, 6)
     assert not ledger.ok
     assert ledger.gaps == [
-        "w0/1.sqlite: accepts 4 to 5 are missing",
-        "w0/1.sqlite: accept 7 is missing",
-        "w0/1.sqlite: rows 4 to 5 are missing",
-        "w0/1.sqlite: row 7 is missing",
+        "w0/1.log: accepts 4 to 5 are missing",
+        "w0/1.log: accept 7 is missing",
+        "w0/1.log: rows 4 to 5 are missing",
+        "w0/1.log: row 7 is missing",
     ]
 
 
@@ -404,7 +405,7 @@ WHOLE = Ledger(
         {"erased": 1},
         {"expired": {"mlflow": 0, "lake": 1}},
         {"gaps": ["worker w0: row 3 is missing"]},
-        {"unreadable": ["1.sqlite"]},
+        {"unreadable": ["1.log"]},
         {"errors": ["the scores cannot be read"]},
     ],
 )

@@ -11,9 +11,9 @@ GB = 1_000_000_000
 
 def test_the_room_of_a_folder_is_what_its_files_leave(tmp_path: Path) -> None:
     (tmp_path / "w0").mkdir()
-    (tmp_path / "w0" / "1.sqlite").write_bytes(b"x" * 3_000_000)
+    (tmp_path / "w0" / "1.log").write_bytes(b"x" * 3_000_000)
     (tmp_path / "w1").mkdir()
-    (tmp_path / "w1" / "1.sqlite-wal").write_bytes(b"x" * 2_000_000)
+    (tmp_path / "w1" / "1.log").write_bytes(b"x" * 2_000_000)
     room = look(tmp_path, 100_000_000)
     assert room.used == 5_000_000
     assert room.left == 100_000_000 - 5_000_000 - 6_250_000, "a sixteenth stays for what is under way"

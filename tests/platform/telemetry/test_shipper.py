@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
+import fcntl
 import json
-import os
 import random
 import shutil
 import signal
@@ -23,12 +23,13 @@ import pytest
 from watchkeeper.lake.lake import Lake
 from watchkeeper.record import Record, Verdict
 from watchkeeper.settings import Mlflow, Settings
+from watchkeeper.telemetry import frames
 from watchkeeper.telemetry.adoption import adopt
 from watchkeeper.telemetry.dead_letters import DeadLetters
 from watchkeeper.telemetry.deliveries import Deliveries
 from watchkeeper.telemetry.ledger import verify
 from watchkeeper.telemetry.mlflow_sink import MlflowSink
-from watchkeeper.telemetry.segment import segments
+from watchkeeper.telemetry.segment import reading, segments
 from watchkeeper.telemetry.shipper import Feed, Shipper, ShipperStatus, ship
 from watchkeeper.telemetry.sinks import Dropped, LakeSink, Sink, Tray
 from watchkeeper.telemetry.spool import Spool
@@ -145,18 +146,15 @@ def test_what_cannot_be_ended_yet_holds_up_nobody_and_is_ended_later(
     dead: DeadLetters,
     fake_mlflow: FakeMlflow,
     make_record: Make,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("watchkeeper.telemetry.segment.BUSY_S", 0.05)
     leave_behind(settings, "w0", [make_record()], [uuid.uuid4().hex])
     fill(settings, "w1", [make_record() for _ in range(3)])
-    (left,) = (settings.spool_folder / "w0").glob("*.sqlite")
-    with contextlib.closing(sqlite3.connect(left, isolation_level=None)) as somebody:
-        somebody.execute("BEGIN IMMEDIATE")
+    (left,) = (settings.spool_folder / "w0").glob("*.log")
+    with left.open("rb") as somebody:
+        fcntl.flock(somebody, fcntl.LOCK_SH)
         assert shipper(settings, deliveries, dead).run(once=True) == 0
         assert len(fake_mlflow.traces) == 4, "what is whole in it is taken, and all of the others"
-        assert not list((settings.spool_folder / "w1").glob("*.sqlite")), "and retired"
-        somebody.execute("ROLLBACK")
+        assert not list((settings.spool_folder / "w1").glob("*.log")), "and retired"
     assert shipper(settings, deliveries, dead).run(once=True) == 0
     assert len(fake_mlflow.traces) == 5
 
@@ -234,22 +232,26 @@ def test_of_a_torn_segment_the_rest_is_delivered_once_and_what_is_lost_is_told(
     records = [make_record() for _ in range(300)]
     fill(settings, "w0", records, segment_bytes=1 << 20)
     fill(settings, "w1", [make_record() for _ in range(10)])
-    (torn,) = (settings.spool_folder / "w0").glob("*.sqlite")
+    (torn,) = (settings.spool_folder / "w0").glob("*.log")
     before = shipper(settings, deliveries, dead)
     (segment,) = (one for one in segments(settings.spool_folder).segments if one.path == torn)
     for feed in before.feeds:
         feed.sink.limit = 100 if feed.sink.name == "lake" else 200
         feed.sink.step(segment)
-    with torn.open("r+b") as file:  # pages in the middle: what comes before them can be read
-        third = os.path.getsize(torn) // 4096 // 3 * 4096
-        file.seek(third)
-        file.write(b"\xff" * third)
+    with reading(torn) as whole:
+        heads = list(whole.rows(0))
+    with torn.open("r+b") as file:  # in the middle: what comes before can be read
+        file.seek(heads[110].offset)
+        file.write(b"\xff" * (heads[150].offset - heads[110].offset))
+        for head in heads[160:240]:  # and then the words alone
+            file.seek(head.offset + frames.HEAD_BYTES)
+            file.write(b"\xff" * 20)
     assert shipper(settings, deliveries, dead).run(once=True) == 0
     counts = in_lake(settings)
     assert set(counts.values()) == {1}
     gone = [number for number, record in enumerate(records) if record.request_id not in counts]
     assert gone, "accept and record are lost, and nothing can be told of them but their numbers"
-    assert set(gone) <= set(range(80, 260))
+    assert set(gone) <= set(range(109, 151))
     assert counts.keys() <= fake_mlflow.traces.keys()
     lake = Lake(settings.lake_uri)
     lost = set(lake.query("SELECT request_id FROM interactions WHERE error = 'torn'").column(0).to_pylist())
@@ -261,7 +263,7 @@ def test_of_a_torn_segment_the_rest_is_delivered_once_and_what_is_lost_is_told(
     told = status(settings).unreadable
     assert list(told) == [str(torn.with_suffix(".torn"))]
     assert "lost: accepts" in told[str(torn.with_suffix(".torn"))]
-    assert not list(settings.spool_folder.glob("*/*.sqlite")), "all else is retired"
+    assert not list(settings.spool_folder.glob("*/*.log")), "all else is retired"
 
 
 def test_a_segment_that_outlives_a_newer_one_is_not_taken_for_the_newest(

@@ -5,7 +5,6 @@ import contextlib
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -24,9 +23,10 @@ from hypothesis import strategies as st
 from watchkeeper import feedback
 from watchkeeper.feedback import Feedback
 from watchkeeper.record import Record, decode
-from watchkeeper.telemetry import segment as segment_file
+from watchkeeper.telemetry import pen
 from watchkeeper.telemetry.adoption import adopt
-from watchkeeper.telemetry.segment import FEEDBACK, RECORD, Row, Segment, segments, unfinished
+from watchkeeper.telemetry.pen import Pen
+from watchkeeper.telemetry.segment import FEEDBACK, RECORD, Durability, Row, segments, unfinished
 from watchkeeper.telemetry.spool import ACCEPT_S, Spool, SpoolBusy, SpoolFull
 
 Make = Callable[..., Record]
@@ -64,19 +64,27 @@ async def test_what_was_appended_is_there_at_once_and_after_closing(tmp_path: Pa
     (segment,) = segments(tmp_path).segments
     assert segment.sealed
     assert [row.sequence for row in segment.rows(0)] == list(range(1, 301))
-    assert not segment.path.with_name("1.sqlite-wal").exists(), "a closed segment is one file"
+    assert [path.name for path in segment.path.parent.glob("1*")] == ["1.log"], "a segment is one file"
 
 
-async def test_many_callers_share_few_commits(tmp_path: Path, make_record: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    spool = Spool.open(tmp_path, "w0")
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many entries are written with each commit, from now on."""
     commits: list[int] = []
     commit = Spool._commit
 
-    def counted(self: Spool, entries: Sequence[Any]) -> None:
+    def one(self: Spool, entries: Sequence[Any]) -> str | None:
         commits.append(len(entries))
-        commit(self, entries)
+        return commit(self, entries)
 
-    monkeypatch.setattr(Spool, "_commit", counted)
+    monkeypatch.setattr(Spool, "_commit", one)
+    return commits
+
+
+async def test_many_callers_share_few_waits_for_the_disk(
+    tmp_path: Path, make_record: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool.open(tmp_path, "w0", durability="power")
+    commits = counted(monkeypatch)
     sent = [make_record() for _ in range(500)]
     for record in sent:
         spool.accept(record.request_id, record.received_at)
@@ -93,12 +101,12 @@ async def test_a_disk_that_stands_still_takes_no_more_requests_and_still_all_tha
     monkeypatch.setattr("watchkeeper.telemetry.spool.QUEUE", 10)
     moves, commit = threading.Event(), Spool._commit
 
-    def stands_still(self: Spool, entries: Sequence[Any]) -> None:
+    def stands_still(self: Spool, entries: Sequence[Any]) -> str | None:
         moves.wait(20)
-        commit(self, entries)
+        return commit(self, entries)
 
     monkeypatch.setattr(Spool, "_commit", stands_still)
-    spool = Spool.open(tmp_path, "w0")
+    spool = Spool.open(tmp_path, "w0", durability="power")
     sent = [make_record() for _ in range(8)]
     for record in sent:
         spool.accept(record.request_id, record.received_at)
@@ -124,14 +132,7 @@ async def test_an_accept_waits_a_moment_for_its_record_and_no_longer(
     tmp_path: Path, make_record: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = Spool.open(tmp_path, "w0")
-    commits: list[int] = []
-    commit = Spool._commit
-
-    def counted(self: Spool, entries: Sequence[Any]) -> None:
-        commits.append(len(entries))
-        commit(self, entries)
-
-    monkeypatch.setattr(Spool, "_commit", counted)
+    commits = counted(monkeypatch)
     quick, slow = make_record(), make_record()
     spool.accept(quick.request_id, quick.received_at)
     await spool.append(quick)
@@ -139,29 +140,6 @@ async def test_an_accept_waits_a_moment_for_its_record_and_no_longer(
     spool.accept(slow.request_id, slow.received_at)
     await asyncio.sleep(20 * ACCEPT_S)
     assert accepted(tmp_path) == {quick.request_id, slow.request_id}
-    await spool.close()
-
-
-async def test_somebody_elses_transaction_holds_up_a_record_and_not_the_loop(
-    tmp_path: Path, make_record: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(segment_file, "BUSY_S", 60.0)
-    spool = Spool.open(tmp_path, "w0")
-    first, second = make_record(), make_record()
-    await spool.append(first)
-    (newest,) = segments(tmp_path).segments
-    other = sqlite3.connect(newest.path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    spool.accept(second.request_id, second.received_at)
-    began = asyncio.get_running_loop().time()
-    kept = asyncio.ensure_future(spool.append(second))
-    await asyncio.sleep(0.2)
-    assert not kept.done()
-    assert asyncio.get_running_loop().time() - began < segment_file.BUSY_S
-    other.execute("ROLLBACK")
-    other.close()
-    await kept
-    assert records(tmp_path) == [first, second]
     await spool.close()
 
 
@@ -303,14 +281,14 @@ async def test_feedback_that_was_refused_is_not_kept_and_becomes_no_record(
     spool = Spool.open(tmp_path, "w0")
     record = make_record()
     await spool.append(record)
-    commit, full = Spool._commit, [True]
+    write, full = Pen.write, [True]
 
-    def failing(self: Spool, entries: Sequence[Any]) -> None:
+    def failing(self: Pen, some: Sequence[bytes]) -> bool:
         if full:
             raise OSError("no space left")
-        commit(self, entries)
+        return write(self, some)
 
-    monkeypatch.setattr(Spool, "_commit", failing)
+    monkeypatch.setattr(Pen, "write", failing)
     with pytest.raises(SpoolFull):
         await spool.append(make_feedback(record.request_id))
     full.clear()
@@ -440,6 +418,10 @@ asyncio.run(main())
 """
 
 
+async def reopened(folder: Path) -> None:
+    await Spool.open(folder, "w0").close()
+
+
 @pytest.mark.parametrize("last_word", ["gateway", "shipper"])
 def test_kill_9_in_mid_traffic_loses_nothing_that_was_acknowledged(tmp_path: Path, last_word: str) -> None:
     acknowledged: set[str] = set()
@@ -456,7 +438,7 @@ def test_kill_9_in_mid_traffic_loses_nothing_that_was_acknowledged(tmp_path: Pat
         adopt(tmp_path / "w0")
         assert adopt(tmp_path / "w0") == 0, "once"
     else:
-        asyncio.run(Spool.open(tmp_path, "w0").close())
+        asyncio.run(reopened(tmp_path))
     found = Counter(record.request_id for record in records(tmp_path))
     assert set(found.values()) == {1}
     assert acknowledged <= found.keys()
@@ -636,22 +618,13 @@ async def test_a_full_spool_opens_when_all_is_delivered_though_no_request_comes(
     await spool.close()
 
 
-async def test_a_worker_whose_leavings_cannot_be_ended_gives_its_name_up(
-    tmp_path: Path, make_record: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("watchkeeper.telemetry.segment.BUSY_S", 0.05)
+async def test_a_worker_whose_leavings_cannot_be_ended_gives_its_name_up(tmp_path: Path, make_record: Make) -> None:
     spool = Spool.open(tmp_path, "w0")
     await spool.append(make_record())
+    (tmp_path / "w0" / "lock").unlink()
+    with pytest.raises(SpoolBusy, match="another process writes it"):
+        Spool.open(tmp_path, "w0")
     await spool.close()
-    (path,) = (tmp_path / "w0").glob("*.sqlite")
-    with sqlite3.connect(path, timeout=0.1) as database:
-        database.execute("PRAGMA user_version = 1")  # it died before it could end it
-        database.commit()
-        database.execute("BEGIN IMMEDIATE")
-        with pytest.raises(SpoolBusy, match="locked"):
-            Spool.open(tmp_path, "w0")
-        database.rollback()
-    database.close()
     await Spool.open(tmp_path, "w0").close()
 
 
@@ -661,7 +634,7 @@ async def test_a_torn_segment_stops_neither_its_worker_nor_the_others(tmp_path: 
         for _ in range(50):
             await spool.append(make_record())
         await spool.close()
-    (torn,) = (tmp_path / "w0").glob("*.sqlite")
+    (torn,) = (tmp_path / "w0").glob("*.log")
     os.truncate(torn, 5_000)
     found = segments(tmp_path)
     assert list(found.unreadable) == [str(torn)]
@@ -669,29 +642,91 @@ async def test_a_torn_segment_stops_neither_its_worker_nor_the_others(tmp_path: 
     spool = Spool.open(tmp_path, "w0")
     await spool.append(make_record())
     await spool.close()
-    assert [len(one.rows(0)) for one in segments(tmp_path).segments] == [0, 1, 50], "mended, of nothing; and the next"
+    mended, following, other = (len(one.rows(0)) for one in segments(tmp_path).segments)
+    assert 0 < mended < 50
+    assert (following, other) == (1, 50)
     assert list(segments(tmp_path).unreadable) == [str(torn.with_suffix(".torn"))]
 
 
-async def test_power_durability_syncs_every_commit(tmp_path: Path, make_record: Make) -> None:
-    spool = Spool.open(tmp_path / "deep" / "spool", "w0", durability="power")
-    assert spool._database is not None
-    assert spool._database.execute("PRAGMA synchronous").fetchone() == (2,)
+@pytest.mark.parametrize(("durability", "waits"), [("power", 2), ("process", 0)])
+async def test_power_durability_waits_for_the_disk_with_every_commit(
+    tmp_path: Path, make_record: Make, monkeypatch: pytest.MonkeyPatch, durability: Durability, waits: int
+) -> None:
+    spool = Spool.open(tmp_path / "deep" / "spool", "w0", durability=durability)
+    synced: list[int] = []
+    monkeypatch.setattr("watchkeeper.telemetry.pen.os.fdatasync", synced.append)
     await spool.append(make_record())
+    await spool.append(make_record())
+    assert len(synced) == waits
     await spool.close()
-    assert len(records(tmp_path / "deep" / "spool")) == 1
+    assert len(records(tmp_path / "deep" / "spool")) == 2
 
 
-async def test_a_living_worker_that_was_taken_for_dead_goes_on_elsewhere(tmp_path: Path, make_record: Make) -> None:
+async def test_nobody_ends_the_segment_of_a_worker_that_lives_though_its_lock_was_removed(
+    tmp_path: Path, make_record: Make
+) -> None:
     spool = Spool.open(tmp_path, "w0")
     first, second = make_record(), make_record()
     await spool.append(first)
     (tmp_path / "w0" / "lock").unlink()
-    adopt(tmp_path / "w0")
+    with pytest.raises(OSError, match="another process writes it"):
+        adopt(tmp_path / "w0")
     await spool.append(second)
     await spool.close()
-    found: tuple[Segment, ...] = segments(tmp_path).segments
-    assert [[decode(row.body) for row in segment.rows(0)] for segment in found] == [[first], [second]]
+    assert records(tmp_path) == [first, second]
+    assert len(segments(tmp_path).segments) == 1
+
+
+@pytest.mark.parametrize("durability", ["process", "power"])
+async def test_a_segment_that_somebody_cut_or_removed_is_left_for_the_next(
+    tmp_path: Path, make_record: Make, durability: Durability
+) -> None:
+    spool = Spool.open(tmp_path, "w0", durability=durability)
+    sent = [make_record() for _ in range(4)]
+    for record in sent:
+        spool.accept(record.request_id, record.received_at)
+    await spool.append(sent[0])
+    (path,) = (tmp_path / "w0").glob("*.log")
+    os.truncate(path, path.stat().st_size - 10)
+    await spool.append(sent[1])
+    path.with_name("2.log").unlink()
+    await spool.append(sent[2])
+    await spool.append(sent[3])
+    await spool.close()
+    assert records(tmp_path) == sent[2:]
+    assert list(segments(tmp_path).torn) == [path], "and it is told"
+
+
+async def test_what_is_written_in_part_is_taken_back(
+    tmp_path: Path, make_record: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that takes only a part, and then nothing: whoever reads meanwhile sees none of it, nor does anyone later."""
+    monkeypatch.setattr("watchkeeper.telemetry.spool.RETRY_S", 0.02)
+    spool = Spool.open(tmp_path, "w0")
+    first, second = make_record(), make_record()
+    spool.accept(first.request_id, first.received_at)
+    await spool.append(first)
+    put = pen._put
+    seen: list[list[Record]] = []
+
+    def a_part(descriptor: int, data: bytes, at: int) -> None:
+        put(descriptor, data[: len(data) - 5], at)
+        seen.append(records(tmp_path))
+        raise OSError("no space left on device")
+
+    spool.accept(second.request_id, second.received_at)
+    with monkeypatch.context() as patched:
+        patched.setattr("watchkeeper.telemetry.pen._put", a_part)
+        with pytest.raises(SpoolFull, match="no space left"):
+            await spool.append(second)
+    assert seen == [[first]]
+    await asyncio.sleep(0.2)
+    assert spool.full is None
+    await spool.close()
+    kept = records(tmp_path)
+    assert kept[0] == first
+    assert [(record.request_id, record.error) for record in kept[1:]] == [(second.request_id, "spool_full")]
+    assert not segments(tmp_path).unreadable
 
 
 def test_the_spool_loads_nothing_heavy() -> None:
