@@ -54,7 +54,8 @@ ATTRIBUTES: Final[dict[StageName, dict[str, Scalar]]] = {
 
 class Cost(msgspec.Struct, frozen=True):
     """`wall_*_us`: that a request keeps its thread from others, beside its own work; `thread_us`: CPU of that thread for a
-    request; `process_us`: of all threads, until all is handed on; `wait_*_ms`: that the last byte waits for the commit.
+    request; `process_us`: of all threads, until all is handed on; `wait_*_ms`: that the last byte waits until its record is
+    durable, from when that is made.
     `began_at`: seconds since the epoch."""
 
     requests: int
@@ -117,12 +118,13 @@ async def ours(folder: Path, requests: int, durability: str, pause_s: float, *, 
     for one in journeys:
         begun = time.perf_counter()
         spool.accept(one.request_id, one.received_at)
-        appending = asyncio.ensure_future(spool.append(freeze(one, redact)))
-        await asyncio.sleep(0)  # a whole turn of the loop, in which the record is encoded and handed over
-        waiting = time.perf_counter()
+        record = freeze(one, redact)
+        made = time.perf_counter()
+        appending = asyncio.ensure_future(spool.append(record))
+        await asyncio.sleep(0)  # a whole turn of the loop, in which the record is encoded, and written or handed over
+        busy.append(time.perf_counter() - begun)
         await appending
-        busy.append(waiting - begun)
-        waits.append(time.perf_counter() - waiting)
+        waits.append(time.perf_counter() - made)
         if pause_s:
             await asyncio.sleep(pause_s)
     thread = time.thread_time() - thread

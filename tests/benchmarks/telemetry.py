@@ -154,7 +154,7 @@ def _thread(bench: Bench, folder: Path) -> Iterator[Row]:
             yield Row(f"time on the request's thread, {label}, {what}", mine, f"{SDK}, asynchronous", theirs)
     for name, label in (("wait_p50_ms", "p50"), ("wait_p99_ms", "p99")):
         mine, theirs = _of(ours["process", "redacted"], name, "ms"), _of(ours["power", "redacted"], name, "ms")
-        yield Row(f"the last byte waits for the commit, {label}, `process`", mine, "ours with `power`", theirs)
+        yield Row(f"the last byte waits until its record is durable, {label}, `process`", mine, "ours with `power`", theirs)
 
 
 def _of(costs: list[Cost], name: str, unit: str) -> Figure:

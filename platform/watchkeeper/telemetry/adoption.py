@@ -8,6 +8,7 @@ Only the holder of a worker's lock touches the segment that the worker may be wr
 """
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count, pairwise
@@ -19,10 +20,10 @@ import msgspec
 from watchkeeper.feedback import decode as decode_feedback
 from watchkeeper.record import decode, encode
 from watchkeeper.telemetry import frames, pen, segment
-from watchkeeper.telemetry.frames import ACCEPT, BIRTH, FEEDBACK, MENDED, RECORD, Head, frame
+from watchkeeper.telemetry.frames import ACCEPT, BIRTH, FEEDBACK, MENDED, RECORD, Head, Torn, frame
 from watchkeeper.telemetry.locks import lock
 from watchkeeper.telemetry.pen import DRAFT, Pen
-from watchkeeper.telemetry.segment import LOCK, SegmentTorn, SegmentUnreadable, Tail, unanswered
+from watchkeeper.telemetry.segment import LOCK, Opened, SegmentTorn, SegmentUnreadable, Tail, unanswered
 
 TORN: Final = "torn"
 """The `error` of a record that stands for one that was lost with a torn file: whatever was answered is not known."""
@@ -30,6 +31,8 @@ TORN: Final = "torn"
 MENDING: Final = ".mending"
 
 _BODIES: Final[dict[int, Callable[[bytes], object]]] = {RECORD: decode, FEEDBACK: decode_feedback}
+
+_log = logging.getLogger(__name__)
 
 Accept = tuple[str, int]
 """A request's id, and when that was received (µs)."""
@@ -74,32 +77,55 @@ def finish(worker: Path) -> int:
         try:
             return pen.end(path)
         except SegmentTorn as torn:
-            return mend(path, torn.why)
+            return mend(path, torn.why) or 0
     return 0
 
 
 def mend_all(torn: Mapping[Path, str]) -> list[str]:
-    """Mends files that are torn (and why), but for the one that a living worker writes: it will notice, and begin another.
-    Returns what happened, a line each. Raises as `finish` does."""
+    """Mends files that are torn (and why), but for the one that a living worker writes: that is made to begin another.
+    Returns what was mended, a line each."""
     told: list[str] = []
     for path, why in torn.items():
         worker = path.parent
         held = lock(worker / LOCK)
         try:
             if held is None and path == segment.paths(worker)[-1]:
+                _disturb(path)
                 continue
             with contextlib.suppress(FileNotFoundError):
-                mend(path, why)
-                told.append(f"{path}: {segment.note(path.with_suffix('.torn'))}")
+                if mend(path, why) is not None:
+                    told.append(f"{path}: {segment.note(path.with_suffix('.torn'))}")
+        except (SegmentUnreadable, OSError) as error:  # no room for another file, say
+            _log.warning("%s cannot be mended yet: %s", path, error)
         finally:
             if held is not None:
                 os.close(held)
     return told
 
 
-def mend(path: Path, why: str) -> int:
+def _disturb(path: Path) -> None:
+    """Has a living worker leave its segment: it does when the file is longer than what it wrote."""
+    with contextlib.suppress(SegmentUnreadable), segment.reading(path) as file:
+        if os.fstat(file.descriptor).st_size == file.end:
+            with path.open("ab") as end:
+                end.write(b"\0")
+
+
+def mend(path: Path, why: str) -> int | None:
     """Puts a segment of all that is whole in the place of a torn file. Returns for how many requests it holds a record that
-    says no more than that theirs is lost."""
+    says no more than that theirs is lost; None where it is whole: somebody was told of what has been mended since. Raises
+    `SegmentUnreadable` and `OSError`, also when its worker lives."""
+    taken = pen.take(path)
+    try:
+        with contextlib.suppress(Torn):
+            if frames.whole_until(taken, frames.START) == frames.marked(taken) and Opened(taken).seal is not None:
+                return None
+        return _mend(path, why)
+    finally:
+        os.close(taken)
+
+
+def _mend(path: Path, why: str) -> int:
     draft, kept = path.with_suffix(MENDING), path.with_suffix(".torn")
     whole = _whole(path.read_bytes())
     older, newer = _neighbours(path)

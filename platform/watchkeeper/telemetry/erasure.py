@@ -16,6 +16,7 @@ from watchkeeper import feedback
 from watchkeeper.feedback import Feedback
 from watchkeeper.record import Record, decode
 from watchkeeper.telemetry import frames
+from watchkeeper.telemetry.frames import Head
 from watchkeeper.telemetry.segment import FEEDBACK, RECORD, Opened, SegmentUnreadable, reading, segments
 
 PAGE: Final = 500
@@ -59,8 +60,9 @@ def erase(folder: Path, request_ids: Collection[str], feedback_ids: Collection[s
     erased = 0
     for segment in found.segments:
         try:
-            with reading(segment.path) as file:
-                erased += _erase(segment.path, file, request_ids, feedback_ids)
+            with reading(segment.path, os.O_RDWR) as file:
+                meant = [head for head in file.rows(file.before.records) if _meant(file, head, request_ids, feedback_ids)]
+                erased += frames.erase(file.descriptor, meant)
         except FileNotFoundError:
             continue  # retired: every sink has it
         except SegmentUnreadable as error:
@@ -69,19 +71,12 @@ def erase(folder: Path, request_ids: Collection[str], feedback_ids: Collection[s
     return Spooled(erased, tuple(unreached))
 
 
-def _erase(path: Path, file: Opened, request_ids: Collection[str], feedback_ids: Collection[str]) -> int:
-    """Takes bodies away where they stand, also those of which that was cut off before; on the disk when it returns."""
-    gone = 0
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        for head in file.rows(file.before.records):
-            meant = head.erased or head.name in request_ids
-            if not meant and feedback_ids and head.kind == frames.FEEDBACK:
-                row = file.row(head)
-                said = said_in(row.kind, row.body)
-                meant = isinstance(said, Feedback) and said.feedback_id in feedback_ids
-            gone += meant and frames.erase(descriptor, head)
-        os.fdatasync(descriptor)
-    finally:
-        os.close(descriptor)
-    return gone
+def _meant(file: Opened, head: Head, request_ids: Collection[str], feedback_ids: Collection[str]) -> bool:
+    """Whether a row is to lose its body; also one of which that was cut off before."""
+    if head.erased or head.name in request_ids:
+        return True
+    if head.kind != frames.FEEDBACK or not feedback_ids:
+        return False
+    row = file.row(head)
+    said = said_in(row.kind, row.body)
+    return isinstance(said, Feedback) and said.feedback_id in feedback_ids

@@ -14,7 +14,7 @@ import contextlib
 import os
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeVar
 from zlib import crc32
 
@@ -154,14 +154,24 @@ def _settled(read: Callable[[], T]) -> T:
     return read()
 
 
-def erase(descriptor: int, of: Head) -> bool:
-    """Takes a body away, also where that was cut off before. Whether there was anything to take."""
-    at = of.offset + HEAD_BYTES
-    if of.erased and not any(os.pread(descriptor, of.length, at)):
-        return False
-    os.pwrite(descriptor, bytes([_ERASED]), at - 1)  # first: who reads it now looks again and finds that it is meant
-    os.pwrite(descriptor, bytes(of.length), at)
-    return True
+def erase(descriptor: int, some: Sequence[Head]) -> int:
+    """Takes bodies away, also where that was cut off before; on the disk when it returns. For how many there was anything
+    to take."""
+    meant = [of for of in some if not of.erased or any(os.pread(descriptor, of.length, of.offset + HEAD_BYTES))]
+    for of in meant:
+        put(descriptor, bytes([_ERASED]), of.offset + HEAD_BYTES - 1)
+    os.fdatasync(descriptor)  # first: who finds zeros looks at the head again, and they are meant
+    for of in meant:
+        put(descriptor, bytes(of.length), of.offset + HEAD_BYTES)
+    os.fdatasync(descriptor)
+    return len(meant)
+
+
+def put(descriptor: int, data: bytes, at: int) -> None:
+    """Writes all of it: a disk that is nearly full takes a part. Raises `OSError`."""
+    done = 0
+    while done < len(data):
+        done += os.pwrite(descriptor, data[done:] if done else data, at + done)
 
 
 def whole(data: bytes) -> Iterator[tuple[Head, bytes | None]]:

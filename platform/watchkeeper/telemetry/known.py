@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from watchkeeper.telemetry.deliveries import Deliveries
+from watchkeeper.telemetry.frames import FEEDBACK
 from watchkeeper.telemetry.segment import SegmentUnreadable, reading, segments
 
 
@@ -17,7 +18,8 @@ def known(data: Path, spool: Path, request_ids: Iterable[str]) -> set[str]:
     # The files first: the ids of one that is retired meanwhile are kept before it goes.
     for segment in segments(spool).segments:
         with contextlib.suppress(SegmentUnreadable, FileNotFoundError), reading(segment.path) as file:
-            found.update(head.name for head in file.heads() if head.name in names)
+            heads = (head for head in file.heads() if head.kind != FEEDBACK)  # anyone may say something of any id
+            found.update(head.name for head in heads if head.name in names)
     deliveries = Deliveries(data, writable=False)
     try:
         return found | deliveries.among_retired(names - found)

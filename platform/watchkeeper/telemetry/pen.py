@@ -14,7 +14,7 @@ from typing import Final
 
 from watchkeeper.record import encode
 from watchkeeper.telemetry import frames
-from watchkeeper.telemetry.frames import ACCEPT, BIRTH, HEAD_BYTES, MENDED, RECORD, SEAL, Torn, frame, mark
+from watchkeeper.telemetry.frames import ACCEPT, BIRTH, HEAD_BYTES, MENDED, RECORD, SEAL, Torn, frame, mark, put
 from watchkeeper.telemetry.segment import Durability, Opened, SegmentTorn, Tail, unanswered
 
 Carried = tuple[int, str, int]
@@ -46,7 +46,7 @@ class Pen:
         descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _put(descriptor, birth + mark(end) + accepts, 0)
+            put(descriptor, birth + mark(end) + accepts, 0)
             if durability == "power":
                 os.fsync(descriptor)
             os.rename(draft, path)
@@ -68,11 +68,11 @@ class Pen:
         added = b"".join(some)
         end = self._end + len(added)
         try:
-            _put(self._descriptor, added, self._end)
+            put(self._descriptor, added, self._end)
             if self._power:
                 os.fdatasync(self._descriptor)
             # Where power fails this may not be on the disk: who ends the segment looks beyond it.
-            _put(self._descriptor, mark(end), HEAD_BYTES)
+            put(self._descriptor, mark(end), HEAD_BYTES)
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self._end)
@@ -83,21 +83,30 @@ class Pen:
     def seal(self, tail: Tail) -> None:
         """Ends the segment, whose last numbers these are. Raises `OSError`."""
         self.write([frame(SEAL, tail.accepted, tail.records, self.uid)])
+        self.settle()
+
+    def settle(self) -> None:
+        """Where power may fail: waits until the mark is on the disk too, so that nobody holds for torn what comes before
+        another segment. Raises `OSError`."""
+        if self._power:
+            os.fdatasync(self._descriptor)
 
     def release(self) -> None:
         """Writes no more."""
-        os.close(self._descriptor)
+        with contextlib.suppress(OSError):
+            os.close(self._descriptor)
 
 
 def end(path: Path) -> int:
     """Ends a segment that a worker left: each open accept gets its record, `interrupted`, in one step, however often it is
     tried. Returns how many requests were interrupted. Raises `SegmentTorn`, and `OSError` when it cannot be done now: also
     when its worker lives after all."""
-    descriptor = os.open(path, os.O_RDWR)
+    descriptor = take(path)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         file = Opened(descriptor, frames.whole_until(descriptor, frames.marked(descriptor)))
         if file.seal is not None:
+            put(descriptor, mark(file.end), HEAD_BYTES)  # its worker may have been killed before that
+            os.fdatasync(descriptor)
             return 0
         os.ftruncate(descriptor, file.end)  # what its worker was killed in the midst of
         tail, opened = file.tail(), file.unanswered()
@@ -109,13 +118,26 @@ def end(path: Path) -> int:
         added.append(frame(SEAL, tail.accepted, tail.records + len(opened), file.uid))
         if not pen.write(added):
             raise OSError(f"{path} changed while it was being ended")
+        pen.settle()
         return len(opened)
     except Torn as torn:
         raise SegmentTorn(path, str(torn)) from torn
-    except BlockingIOError as error:
-        raise OSError(f"{path}: another process writes it") from error
     finally:
         os.close(descriptor)
+
+
+def take(path: Path) -> int:
+    """A segment that its worker left, opened and locked: the descriptor is to be closed. Raises `OSError`, also when the
+    worker lives."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return descriptor
+    except BaseException as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise OSError(f"{path}: another process writes it") from error
+        raise
 
 
 def sync(folder: Path) -> None:
@@ -125,10 +147,3 @@ def sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _put(descriptor: int, data: bytes, at: int) -> None:
-    """All of it: a disk that is nearly full takes a part."""
-    done = 0
-    while done < len(data):
-        done += os.pwrite(descriptor, data[done:] if done else data, at + done)

@@ -207,13 +207,13 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
         """
         found: list[Row] = []
         last = self.last if upto is None else upto
-        with reading(self.path) as file:
+        with self._reading() as file:
             try:
                 for head in file.rows(after):
                     if head.sequence > last or len(found) == limit:
                         break
                     found.append(file.row(head))
-            except Torn:
+            except (Torn, OSError):
                 if not found:
                     raise
         return found
@@ -222,7 +222,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
         """The ids of its accepts, and sequence and id of its records, at one moment. Raises as `rows` does."""
         accepted: list[str] = []
         records: list[tuple[int, str]] = []
-        with reading(self.path) as file:
+        with self._reading() as file:
             for head in file.heads():
                 if head.kind == ACCEPT:
                     accepted.append(head.name)
@@ -232,23 +232,30 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 
     def count(self, after: int) -> int:
         """How many records come after `after`. Raises as `rows` does."""
-        with reading(self.path) as file:
+        with self._reading() as file:
             return sum(head.kind == frames.RECORD for head in file.rows(after))
 
     def records_of(self, request_ids: Collection[str], after: int) -> list[Row]:
         """The records of these requests that come after `after`, in order. Raises as `rows` does."""
         names = set(request_ids)
-        with reading(self.path) as file:
+        with self._reading() as file:
             meant = [head for head in file.rows(after) if head.kind == frames.RECORD and head.name in names]
             return [row for row in map(file.row, meant) if row.kind == RECORD]
 
     def oldest(self, after: int) -> int | None:
         """When the oldest request was received whose record comes after `after`, or, unless sealed, is still to come."""
-        with reading(self.path) as file:
+        with self._reading() as file:
             times = [head.at for head in file.rows(after) if head.kind == frames.RECORD]
             if not self.sealed:  # else it was carried on, and is seen there
                 times += file.unanswered().values()
         return min(times, default=None)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Opened]:
+        with reading(self.path) as file:
+            if file.uid != self.uid:
+                raise SegmentUnreadable(f"{self.path}: it was mended meanwhile")
+            yield file
 
     def remove(self) -> None:
         """Deletes a sealed segment."""
@@ -340,10 +347,10 @@ def _look(path: Path, superseded: bool, follows: Tail | None) -> tuple[Segment, 
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[Opened]:
-    """A segment's file, read only. Raises `SegmentUnreadable`, `FileNotFoundError`."""
+def reading(path: Path, flags: int = os.O_RDONLY) -> Iterator[Opened]:
+    """A segment's file. Raises `SegmentUnreadable`, `FileNotFoundError`."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, flags)
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -33,7 +33,7 @@ from watchkeeper.telemetry.mlflow_sink import MlflowSink
 from watchkeeper.telemetry.pace import Pace
 from watchkeeper.telemetry.publisher import Publisher, PublisherStatus
 from watchkeeper.telemetry.sampling import keeps
-from watchkeeper.telemetry.segment import Found, Segment, SegmentTorn, SegmentUnreadable, segments
+from watchkeeper.telemetry.segment import ENDING, Found, Segment, SegmentTorn, SegmentUnreadable, segments
 from watchkeeper.telemetry.sinks import LAKE, MLFLOW, Dropped, LakeSink, Sink
 from watchkeeper.tracking import Tracking
 from watchkeeper.tracking.prompts import Releases
@@ -263,7 +263,7 @@ class Shipper:
                 continue
             try:
                 interrupted = adopt(segment.path.parent)
-            except OSError as error:  # no room to end it, say: it waits, and nobody for it
+            except (SegmentUnreadable, OSError) as error:  # no room to end it, say: it waits, and nobody for it
                 if segment.worker not in self._stuck:
                     _log.warning("what worker %s left cannot be ended yet: %s", segment.worker, error)
                 self._stuck.add(segment.worker)
@@ -278,11 +278,10 @@ class Shipper:
         for feed in self.feeds:
             torn |= feed.torn
             feed.torn = {}
-        try:
-            told = mend_all(torn)
-        except (SegmentUnreadable, OSError) as error:  # no room for another file, say
-            _log.warning("what is torn cannot be mended yet: %s", error)
+        if not torn:
             return False
+        with carrying(self._data, "shipping"):  # else what is erased meanwhile could go on in the new file
+            told = mend_all(torn)
         for line in told:
             _log.warning("mended: %s", line)
         self._mended = self._mended or bool(told)
@@ -291,7 +290,7 @@ class Shipper:
     def _retire(self, found: Found) -> None:
         """Retires what every sink has. A worker's oldest first: its newest segment left alone says what is still open, and
         an older one must never be taken for it."""
-        kept = {path.parent.name for path in found.torn}
+        kept = {Path(name).parent.name for name in found.unreadable if name.endswith(ENDING)}
         for segment in found.segments:
             everywhere = all(feed.positions.get(segment.uid, -1) >= segment.last for feed in self.feeds)
             if segment.worker in kept or not segment.sealed or not everywhere:

@@ -2,9 +2,10 @@
 
 With `process` a record survives the death of this process (kill -9): it is handed to the system, on the loop's thread, as
 that takes less than waking another one would. With `power` it also survives that of the machine: a thread waits for the
-disk, for all that came meanwhile at once (group commit), so a slow disk makes batches larger and not more. A record is
-durable when `append` returns. Every accepted request gets exactly one record, by `append`, or, where that failed or the
-worker died, one that says so. So it ends to accept while there is still room for the records of what it accepted. Knows
+disk, for all that came meanwhile at once (group commit), so a slow disk makes batches larger and not more. So it does with
+`process` for a while after the system kept the loop waiting. A record is durable when `append` returns. Every accepted
+request gets exactly one record, by `append`, or, where that failed or the worker died, one that says so. So it ends to
+accept while there is still room for the records of what it accepted. Knows
 nothing of where records go: `segment.py` is what the shipper reads.
 """
 
@@ -44,6 +45,10 @@ LOOK_S: Final = 1.0
 
 LOOK_SHARE: Final = 16
 """It also looks again once it has itself written this part of what was left: others write too, and a file has margins."""
+
+SLOW_S: Final = 0.05
+SLOW_FOR_S: Final = 10.0
+"""After a write that took so long the thread writes, and for how long."""
 
 SEGMENTS: Final = 32
 """Into so many segments the room is cut at least: only one that is ended can be retired."""
@@ -164,7 +169,8 @@ class Spool:
         self._together: list[_Entry] = []
         self._waking: asyncio.TimerHandle | None = None
         self._retrying: asyncio.TimerHandle | None = None
-        self._disk = ThreadPoolExecutor(1, f"spool-{place.name}") if durability == "power" else None
+        self._disk = ThreadPoolExecutor(1, f"spool-{place.name}")
+        self._slow_until = float("inf") if durability == "power" else clock()
         self._committing: Future[str | None] | None = None
         self._pen: Pen | None = None
         try:
@@ -208,14 +214,15 @@ class Spool:
         await self._kept(record, frames.RECORD, at, brought=True)
 
     async def _kept(self, said: Record | Feedback, kind: int, at: int, *, brought: bool) -> None:
-        waits = self._loop.create_future() if self._disk else None
-        entry = _Append(said.request_id, at, kind, _body(said), waits, brought)
-        self._hold(entry)
-        if waits is None:
+        if not self._apart:
+            self._hold(_Append(said.request_id, at, kind, _body(said), None, brought))
             error = self._commit_held()
             if error is not None:
                 raise SpoolFull(error)
+            await asyncio.sleep(0)  # who logs one after the other lets others have their turn
         else:
+            waits: asyncio.Future[None] = self._loop.create_future()
+            self._hold(_Append(said.request_id, at, kind, _body(said), waits, brought))
             self._loop.call_soon(self._hand_over)  # with what else comes in this turn
             await waits
 
@@ -225,14 +232,13 @@ class Spool:
         if not self._closed:
             self._closed = True
             while self._committing is not None:
-                await asyncio.wrap_future(self._committing)
+                await asyncio.shield(asyncio.wrap_future(self._committing))
                 await asyncio.sleep(0)
             self._commit_held()
             for timer in (self._waking, self._retrying):
                 if timer is not None:
                     timer.cancel()
-            if self._disk is not None:
-                self._disk.shutdown()
+            self._disk.shutdown()
             if self._pen is not None:
                 self._pen.release()
                 with contextlib.suppress(OSError, SegmentUnreadable):  # then somebody else ends it, as a dead worker's
@@ -251,6 +257,11 @@ class Spool:
             raise SpoolFull(f"{self._place}: {QUEUE} entries wait for the disk")
         self._together.append(entry)
 
+    @property
+    def _apart(self) -> bool:
+        """Whether it is for the thread to write: it is at work, or must wait for the disk."""
+        return self._committing is not None or self._clock() < self._slow_until
+
     def _wake(self) -> None:
         self._waking = None
         self._hand_over()
@@ -266,18 +277,22 @@ class Spool:
     def _hand_over(self) -> None:
         """Has all that is held back written: here, or, where the disk is waited for, in the thread. What comes while that
         is at work goes with the next."""
-        if self._closed:
+        if self._closed or not (self._together or self._full is not None):
             return
-        if self._disk is None:
+        if not self._apart:
             self._commit_held()
-        elif self._committing is None and (self._together or self._full is not None):
+        elif self._committing is None:
             entries, self._together = self._together, []
             self._committing = self._disk.submit(self._commit, entries)
-            self._committing.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._done, entries, done))
+            self._committing.add_done_callback(lambda done: self._tell(entries, done))
+
+    def _tell(self, entries: Sequence[_Entry], done: "Future[str | None]") -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+            self._loop.call_soon_threadsafe(self._done, entries, done)
 
     def _done(self, entries: Sequence[_Entry], done: "Future[str | None]") -> None:
         self._committing = None
-        _settle(entries, done.result())
+        _settle(entries, f"{self._place}: {failed}" if (failed := done.exception()) else done.result())
         self._retry_later()
         if self._together:
             self._hand_over()
@@ -294,6 +309,7 @@ class Spool:
 
     def _commit(self, entries: Sequence[_Entry]) -> str | None:
         """Writes entries after those that are late, and looks how much room is left. Why it failed; None: it did not."""
+        began = self._clock()
         try:
             if entries or self._late or self._broken is not None or self._lack is not None:
                 self._write([*self._late, *entries])
@@ -304,6 +320,9 @@ class Spool:
             self._late, self._failures, self._broken = [], 0, None
             failed = None
         self._look()
+        now = self._clock()
+        if now - began > SLOW_S:
+            self._slow_until = max(self._slow_until, now + SLOW_FOR_S)
         return failed
 
     def _write(self, entries: Sequence[_Entry]) -> None:
@@ -337,7 +356,15 @@ class Spool:
 
     def _rotate(self) -> None:
         """The next segment first: an end without it would leave no place where the open accepts are known to be."""
-        following = self._begin()
+        if self._pen is not None:
+            self._pen.settle()
+        try:
+            following = self._begin()
+        except OSError:
+            if self._path(self._number + 1).exists() and self._pen is not None:
+                self._pen.release()  # it is no longer the newest: what is added to it would not be looked for
+                self._pen = None
+            raise
         if self._pen is not None:
             with contextlib.suppress(OSError):
                 self._pen.seal(self._tail)

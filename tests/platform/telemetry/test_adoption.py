@@ -17,7 +17,7 @@ from watchkeeper.feedback import Feedback
 from watchkeeper.record import Record, decode, encode
 from watchkeeper.telemetry import frames
 from watchkeeper.telemetry.adoption import TORN, adopt, finish, mend_all
-from watchkeeper.telemetry.segment import RECORD, Row, SegmentTorn, accepted_in, paths, reading, segments
+from watchkeeper.telemetry.segment import RECORD, Row, SegmentTorn, SegmentUnreadable, accepted_in, paths, reading, segments
 from watchkeeper.telemetry.spool import Spool
 
 Make = Callable[..., Record]
@@ -165,6 +165,21 @@ def test_what_a_worker_was_killed_in_the_midst_of_is_not_held_for_torn(tmp_path:
     assert not segments(left.folder).unreadable
 
 
+def test_a_worker_that_was_killed_as_it_ended_its_segment_has_ended_it(tmp_path: Path, make_record: Make) -> None:
+    left = leave(tmp_path, make_record, 20)
+    (path,) = paths(left.worker)
+    before = path.read_bytes()[frames.HEAD_BYTES : frames.START]
+    assert adopt(left.worker) == 5
+    ended = read(left.folder)
+    with path.open("r+b") as file:  # the mark is what was written last
+        file.seek(frames.HEAD_BYTES)
+        file.write(before)
+    assert not segments(left.folder).segments[0].sealed
+    assert adopt(left.worker) == 0
+    assert segments(left.folder).segments[0].sealed
+    assert read(left.folder) == ended
+
+
 def test_of_two_segments_the_older_is_known_to_lack_its_end(tmp_path: Path, make_record: Make) -> None:
     left = leave(tmp_path, make_record, 200, segment_bytes=200_000)
     older = paths(left.worker)[1]
@@ -247,16 +262,42 @@ def check_all_but_feedback(left: Left) -> dict[str, Record]:
     return records
 
 
-def test_the_file_that_a_living_worker_writes_is_left_to_it(tmp_path: Path, make_record: Make) -> None:
+def test_a_living_worker_leaves_the_file_that_is_torn_and_then_it_is_mended(tmp_path: Path, make_record: Make) -> None:
     async def run() -> None:
         spool = Spool.open(tmp_path, "w0")
-        await spool.append(make_record())
+        for _ in range(3):
+            await spool.append(make_record())
         (path,) = paths(tmp_path / "w0")
-        assert mend_all({path: "so it was said"}) == []
+        with reading(path) as file:
+            damaged = list(file.rows(0))[1]
+        with path.open("r+b") as torn:
+            torn.seek(damaged.offset + frames.HEAD_BYTES)
+            torn.write(b"torn")
+        for _ in range(2):
+            assert mend_all({path: "so it was said"}) == [], "it is its worker's"
+        await spool.append(make_record())
+        assert len(paths(tmp_path / "w0")) == 2
+        assert len(mend_all({path: "so it was said"})) == 1
         await spool.close()
 
     asyncio.run(run())
-    assert len(read(tmp_path)) == 1
+    assert [row.sequence for row in read(tmp_path)] == [1, 3, 4]
+
+
+def test_what_was_mended_meanwhile_is_not_mended_again(tmp_path: Path, make_record: Make) -> None:
+    """Two feeds may come upon one tear, the second still reading the old file when the first had it mended."""
+    left = leave(tmp_path, make_record, 50)
+    (path,) = paths(left.worker)
+    (before,) = segments(left.folder).segments
+    with path.open("r+b") as file:
+        file.seek(-20, os.SEEK_END)
+        file.write(bytes(10))
+    assert len(mend_all({path: "a body is not what it was"})) == 1
+    note = path.with_suffix(".torn.txt").read_text()
+    assert mend_all({path: "a body is not what it was"}) == []
+    assert path.with_suffix(".torn.txt").read_text() == note
+    with pytest.raises(SegmentUnreadable, match="mended meanwhile"):
+        before.rows(0)
 
 
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 120))

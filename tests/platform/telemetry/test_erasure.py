@@ -105,7 +105,7 @@ async def test_erasing_that_is_cut_off_is_finished_the_next_time_and_nobody_hold
 
     def cut_off(descriptor: int, data: bytes, at: int) -> int:
         calls.append(at)
-        if len(calls) == 2:
+        if len(calls) == 2:  # the first says that it is erased
             raise OSError("killed")
         return written(descriptor, data, at)
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,10 +24,11 @@ from hypothesis import strategies as st
 from watchkeeper import feedback
 from watchkeeper.feedback import Feedback
 from watchkeeper.record import Record, decode
-from watchkeeper.telemetry import pen
+from watchkeeper.telemetry import frames, pen
 from watchkeeper.telemetry.adoption import adopt
+from watchkeeper.telemetry.erasure import erase
 from watchkeeper.telemetry.pen import Pen
-from watchkeeper.telemetry.segment import FEEDBACK, RECORD, Durability, Row, segments, unfinished
+from watchkeeper.telemetry.segment import ERASED, FEEDBACK, RECORD, Durability, Row, segments, unfinished
 from watchkeeper.telemetry.spool import ACCEPT_S, Spool, SpoolBusy, SpoolFull
 
 Make = Callable[..., Record]
@@ -306,6 +308,7 @@ class World:
 
     folder: Path
     spool: Spool
+    durability: Durability
     crashes: int = 0
     open: list[Record] = field(default_factory=list)
     acknowledged: dict[str, Record] = field(default_factory=dict)
@@ -338,7 +341,7 @@ class World:
         elif action == "restart":
             await self.spool.close()
             self.open.clear()
-            self.spool = Spool.open(self.folder, "w0", segment_bytes=4_000)
+            self.spool = Spool.open(self.folder, "w0", durability=self.durability, segment_bytes=4_000)
 
     async def append(self, record: Record) -> None:
         await self.spool.append(record)
@@ -354,7 +357,7 @@ class World:
         self.open.clear()
         if self.crashes % 2:
             adopt(self.folder / "w0")  # the shipper comes first
-        self.spool = Spool.open(self.folder, "w0", segment_bytes=4_000)
+        self.spool = Spool.open(self.folder, "w0", durability=self.durability, segment_bytes=4_000)
 
     def ship(self) -> None:
         for segment in segments(self.folder).segments:
@@ -368,14 +371,14 @@ class World:
 ACTIONS = st.lists(st.sampled_from(["accept", "append", "burst", "say", "ship", "crash", "restart"]), max_size=25)
 
 
-@given(actions=ACTIONS)
+@given(actions=ACTIONS, durability=st.sampled_from(["process", "power"]))
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_order_of_events_loses_or_doubles_a_record(
-    actions: list[str], tmp_path_factory: pytest.TempPathFactory, make_record: Make
+    actions: list[str], durability: Durability, tmp_path_factory: pytest.TempPathFactory, make_record: Make
 ) -> None:
     async def play() -> None:
         folder = tmp_path_factory.mktemp("spool")
-        world = World(folder, Spool.open(folder, "w0", segment_bytes=4_000))
+        world = World(folder, Spool.open(folder, "w0", durability=durability, segment_bytes=4_000), durability)
         for action in actions:
             await world.step(action, make_record)
         await world.spool.close()
@@ -397,7 +400,7 @@ def test_no_order_of_events_loses_or_doubles_a_record(
 
 
 TRAFFIC = """
-import asyncio, sys, uuid
+import asyncio, random, sys, uuid
 from pathlib import Path
 from watchkeeper.record import Record
 from watchkeeper.telemetry.spool import Spool
@@ -406,12 +409,14 @@ async def client(spool):
     while True:
         name = uuid.uuid4().hex
         spool.accept(name, 1)
+        if random.random() < 0.1:
+            await asyncio.sleep(random.random() / 100)
         await spool.append(Record(request_id=name, received_at=1, output_text="x" * 500))
         sys.stdout.write(name + "\\n")
         sys.stdout.flush()
 
 async def main():
-    spool = Spool.open(Path(sys.argv[1]), "w0", segment_bytes=100_000)
+    spool = Spool.open(Path(sys.argv[1]), "w0", durability=sys.argv[2], segment_bytes=100_000)
     await asyncio.gather(*(client(spool) for _ in range(8)))
 
 asyncio.run(main())
@@ -422,11 +427,15 @@ async def reopened(folder: Path) -> None:
     await Spool.open(folder, "w0").close()
 
 
+@pytest.mark.parametrize("durability", ["process", "power"])
 @pytest.mark.parametrize("last_word", ["gateway", "shipper"])
-def test_kill_9_in_mid_traffic_loses_nothing_that_was_acknowledged(tmp_path: Path, last_word: str) -> None:
+def test_kill_9_in_mid_traffic_loses_nothing_that_was_acknowledged(
+    tmp_path: Path, last_word: str, durability: Durability
+) -> None:
     acknowledged: set[str] = set()
+    command = [sys.executable, "-c", TRAFFIC, str(tmp_path), durability]
     for enough in (700, 50, 1200):
-        with subprocess.Popen([sys.executable, "-c", TRAFFIC, str(tmp_path)], stdout=subprocess.PIPE, text=True) as gateway:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as gateway:
             assert gateway.stdout is not None
             for number, line in enumerate(gateway.stdout):
                 acknowledged.add(line.strip())
@@ -444,7 +453,46 @@ def test_kill_9_in_mid_traffic_loses_nothing_that_was_acknowledged(tmp_path: Pat
     assert acknowledged <= found.keys()
     assert accepted(tmp_path) == found.keys()
     assert len(acknowledged) > 1900
+    assert not segments(tmp_path).unreadable
     assert all(segment.sealed for segment in segments(tmp_path).segments)
+
+
+WATCHED = """
+import asyncio, sys, uuid
+from pathlib import Path
+from watchkeeper.record import Record
+from watchkeeper.telemetry.spool import Spool
+
+async def main():
+    spool = Spool.open(Path(sys.argv[1]), "w0", segment_bytes=60_000)
+    for number in range(3_000):
+        name = f"{number:032x}"
+        spool.accept(name, 1)
+        await spool.append(Record(request_id=name, received_at=1, output_text="planted " * (number % 200)))
+    await spool.close()
+
+asyncio.run(main())
+"""
+
+
+def test_who_reads_beside_a_writer_and_an_erasure_sees_whole_rows_in_order_and_ever_more(tmp_path: Path) -> None:
+    numbers: list[int] = []
+    with subprocess.Popen([sys.executable, "-c", WATCHED, str(tmp_path)]) as gateway:
+        while gateway.poll() is None:
+            found = segments(tmp_path)
+            assert not found.unreadable
+            seen = [row for segment in found.segments for row in segment.rows(segment.first - 1)]
+            assert [row.sequence for row in seen] == list(range(1, len(seen) + 1))
+            assert all(decode(row.body).request_id == row.request_id for row in seen if row.kind == RECORD)
+            numbers.append(len(seen))
+            if seen:
+                erase(tmp_path, {seen[-1].request_id}, ())
+        assert gateway.returncode == 0
+    assert numbers == sorted(numbers)
+    assert len(set(numbers)) > 3
+    kinds = Counter(row.kind for row in rows(tmp_path))
+    assert kinds.keys() == {RECORD, ERASED}
+    assert kinds.total() == 3_000
 
 
 FULL = """
@@ -697,6 +745,75 @@ async def test_a_segment_that_somebody_cut_or_removed_is_left_for_the_next(
     assert list(segments(tmp_path).torn) == [path], "and it is told"
 
 
+async def test_a_system_that_keeps_a_write_waiting_keeps_the_loop_waiting_once(
+    tmp_path: Path, make_record: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watchkeeper.telemetry.spool.SLOW_FOR_S", 0.5)
+    spool = Spool.open(tmp_path, "w0")
+    threads: list[bool] = []
+    write, slow = Pen.write, [True]
+
+    def written(self: Pen, some: Sequence[bytes]) -> bool:
+        threads.append(threading.current_thread() is threading.main_thread())
+        if slow:
+            time.sleep(0.1)
+        return write(self, some)
+
+    monkeypatch.setattr(Pen, "write", written)
+    sent = [make_record() for _ in range(6)]
+    for record in sent:
+        spool.accept(record.request_id, record.received_at)
+    await spool.append(sent[0])
+    turns = 0
+    others = asyncio.gather(*map(spool.append, sent[1:5]))
+    while not others.done():
+        await asyncio.sleep(0.01)
+        turns += 1
+    slow.clear()
+    assert turns > 3, "the loop goes on meanwhile"
+    assert threads[0]
+    assert not any(threads[1:])
+    await asyncio.sleep(0.6)
+    await spool.append(sent[5])
+    assert threads[-1], "and it is as before when that has passed"
+    await spool.close()
+    assert sorted(record.request_id for record in records(tmp_path)) == sorted(record.request_id for record in sent)
+
+
+async def test_a_next_segment_that_came_but_for_its_name_on_the_disk_is_the_newest(
+    tmp_path: Path, make_record: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would still be added to the one before would not be looked for."""
+    monkeypatch.setattr("watchkeeper.telemetry.spool.RETRY_S", 0.02)
+    spool = Spool.open(tmp_path, "w0", durability="power", segment_bytes=4_000)
+    sent = [make_record() for _ in range(40)]
+    for record in sent:
+        spool.accept(record.request_id, record.received_at)
+    failing = [True]
+    synced = pen.sync
+
+    def sync(folder: Path) -> None:
+        if failing:
+            raise OSError("input/output error")
+        synced(folder)
+
+    monkeypatch.setattr("watchkeeper.telemetry.pen.sync", sync)
+    answered: set[str] = set()
+    for number, record in enumerate(sent):
+        if number == 20:
+            failing.clear()
+            await asyncio.sleep(0.2)
+        with contextlib.suppress(SpoolFull):
+            await spool.append(record)
+            answered.add(record.request_id)
+    assert 20 <= len(answered) < 40
+    assert not segments(tmp_path).unreadable
+    await spool.close()
+    kept = {record.request_id: record.error for record in records(tmp_path)}
+    assert kept == {one.request_id: None if one.request_id in answered else "spool_full" for one in sent}
+    assert len(records(tmp_path)) == len(sent)
+
+
 async def test_what_is_written_in_part_is_taken_back(
     tmp_path: Path, make_record: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -706,7 +823,7 @@ async def test_what_is_written_in_part_is_taken_back(
     first, second = make_record(), make_record()
     spool.accept(first.request_id, first.received_at)
     await spool.append(first)
-    put = pen._put
+    put = frames.put
     seen: list[list[Record]] = []
 
     def a_part(descriptor: int, data: bytes, at: int) -> None:
@@ -716,7 +833,7 @@ async def test_what_is_written_in_part_is_taken_back(
 
     spool.accept(second.request_id, second.received_at)
     with monkeypatch.context() as patched:
-        patched.setattr("watchkeeper.telemetry.pen._put", a_part)
+        patched.setattr("watchkeeper.telemetry.pen.put", a_part)
         with pytest.raises(SpoolFull, match="no space left"):
             await spool.append(second)
     assert seen == [[first]]
