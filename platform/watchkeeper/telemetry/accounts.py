@@ -38,10 +38,10 @@ def account(segment: Segment) -> Account:
     """Raises `SegmentUnreadable` and `FileNotFoundError`, as the segment does."""
     with reading(segment.path) as file:
         heads = list(file.heads())
-        before = file.before.accepted
+        before = file.before
     accepts = [head for head in heads if head.kind == ACCEPT]
-    rows = [head.sequence for head in heads if head.kind != ACCEPT]
-    own = [head.sequence for head in accepts if head.sequence > before]
+    rows = [head.sequence for head in heads if head.kind != ACCEPT and head.sequence > before.records]
+    own = [head.sequence for head in accepts if head.sequence > before.accepted]
     place = f"{segment.worker}/{segment.path.name}"
     return Account(
         segment=segment.uid,
@@ -50,11 +50,11 @@ def account(segment: Segment) -> Account:
         accepted=[head.name for head in accepts],
         hours=[head.at // HOUR_US for head in accepts],
         spooled=[head.name for head in heads if head.kind == RECORD],
-        accepts=(before + 1, own[-1] if own else before),
-        rows=(segment.first, rows[-1] if rows else segment.first - 1),
+        accepts=(before.accepted + 1, own[-1] if own else before.accepted),
+        rows=(before.records + 1, rows[-1] if rows else before.records),
         gaps=(
-            *(f"{place}: {what}" for what in _missing("accept", before, own)),
-            *(f"{place}: {what}" for what in _missing("row", segment.first - 1, rows)),
+            *(f"{place}: {what}" for what in _missing("accept", before.accepted, own)),
+            *(f"{place}: {what}" for what in _missing("row", before.records, rows)),
         ),
     )
 

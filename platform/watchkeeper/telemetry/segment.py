@@ -12,6 +12,7 @@ of. Knows nothing of where rows go. Standard library and msgspec only: the gatew
 
 import contextlib
 import functools
+import itertools
 import os
 import re
 from collections.abc import Collection, Iterator
@@ -182,9 +183,9 @@ class Opened:
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
-    """One file as it was found. `uid`: never given twice, anywhere. `first`, `last`: the sequence numbers of its rows,
-    where `last` is `first - 1` while it has none. `sealed`: nothing is written to it any more, and `last` is final.
-    `mended`: some of its rows may have been delivered already, under another uid."""
+    """One file as it was found. `uid`: never given twice, anywhere. `first`: the lowest sequence number that a row of it
+    may have; `last`: the highest that one has, `first - 1` while there is none. `sealed`: nothing is written to it any
+    more, and `last` is final. `mended`: some of its rows may have been delivered already, under another uid."""
 
     path: Path
     worker: str
@@ -333,15 +334,19 @@ def _look(path: Path, superseded: bool, follows: Tail | None) -> tuple[Segment, 
             if follows is None:
                 raise SegmentUnreadable(f"{path}: it has no end, and what comes after it cannot be read")
             raise Torn("its last rows are missing")
+        first = file.before.records + 1
+        mended = file.birth.kind == MENDED
+        if mended:  # what stands for lost records may have numbers from before
+            first = min([first, *(head.sequence for head in itertools.islice(file.rows(0), 1))])
         segment = Segment(
             path=path,
             worker=path.parent.name,
             number=int(path.stem),
             uid=file.uid,
-            first=file.before.records + 1,
+            first=first,
             last=tail.records,
             sealed=superseded or sealed,
-            mended=file.birth.kind == MENDED,
+            mended=mended,
         )
         return segment, file.before
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from watchkeeper.record import Record
+from watchkeeper.record import Record, encode
 from watchkeeper.telemetry.accounts import Account, account, gaps
-from watchkeeper.telemetry.segment import segments
+from watchkeeper.telemetry.frames import ACCEPT, RECORD, frame
+from watchkeeper.telemetry.pen import Pen
+from watchkeeper.telemetry.segment import Tail, segments
 from watchkeeper.telemetry.spool import Spool
 
 Make = Callable[..., Record]
@@ -25,6 +27,24 @@ def kept(number: int, accepts: tuple[int, int], rows: tuple[int, int], worker: s
         accepts=accepts,
         rows=rows,
     )
+
+
+def test_what_stands_for_a_lost_record_is_delivered_and_makes_no_gap_whatever_number_it_got(
+    tmp_path: Path, make_record: Make
+) -> None:
+    """Where none was free its number is from before the segment that is mended."""
+    records = {4: make_record(), 6: make_record()}
+    (tmp_path / "w0").mkdir()
+    pen = Pen.create(tmp_path / "w0" / "2.log", "process", Tail(5, 5), [(3, records[4].request_id, 1)], mended=True)
+    pen.write([frame(ACCEPT, 6, 1, records[6].request_id)])
+    pen.write([frame(RECORD, number, 1, one.request_id, encode(one)) for number, one in records.items()])
+    pen.seal(Tail(6, 6))
+    pen.release()
+    (segment,) = segments(tmp_path).segments
+    assert [row.sequence for row in segment.rows(segment.first - 1)] == [4, 6]
+    found = account(segment)
+    assert (found.gaps, found.accepts, found.rows) == ((), (6, 6), (6, 6))
+    assert len(found.spooled) == 2
 
 
 def test_many_small_segments_with_accepts_carried_on_have_no_gap(tmp_path: Path, make_record: Make) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from watchkeeper.feedback import Feedback
 from watchkeeper.record import Record
 from watchkeeper.telemetry.accounts import Account, account
 from watchkeeper.telemetry.deliveries import Deliveries
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_what_was_accepted_or_brought_is_known_also_once_it_is_retired(
-    tmp_path: Path, make_record: Callable[..., Record]
+    tmp_path: Path, make_record: Callable[..., Record], make_feedback: Callable[..., Feedback]
 ) -> None:
     brought, accepted, never = make_record(), make_record(), uuid.uuid4().hex
     asked = [brought.request_id, accepted.request_id, never]
@@ -25,6 +26,7 @@ async def test_what_was_accepted_or_brought_is_known_also_once_it_is_retired(
     spool = Spool.open(tmp_path / "spool", "w0")
     await spool.bring(brought, 1)
     spool.accept(accepted.request_id, accepted.received_at)
+    await spool.append(make_feedback(never))  # anyone may say something of any id
     await spool.close()
     assert known(tmp_path, tmp_path / "spool", asked) == {brought.request_id, accepted.request_id}
     deliveries = Deliveries(tmp_path)
