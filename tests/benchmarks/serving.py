@@ -7,7 +7,6 @@ takes for the same load when asked directly. `python tests/benchmarks/serving.py
 
 import asyncio
 import contextlib
-import sqlite3
 import statistics
 import sys
 import tempfile
@@ -28,7 +27,8 @@ from table import Figure, Row, figure, show
 
 import watchkeeper
 from watchkeeper.encoder.client import EncoderClient
-from watchkeeper.record import STAGES, Record, decode
+from watchkeeper.record import STAGES, Record
+from watchkeeper.telemetry.erasure import waiting
 
 KNOWLEDGE: Final = Path(watchkeeper.__file__).parent / "cli" / "demo" / "knowledge"
 PROMPT: Final = (
@@ -137,11 +137,7 @@ async def _encoder_call_ms(url: str, count: int) -> float:
 
 def _records(home: Path) -> list[Record]:
     """All that the gateway has written so far, in order."""
-    found: list[Record] = []
-    for file in sorted((home / "data" / "spool").glob("*/*.sqlite")):
-        with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
-            bodies = database.execute("SELECT body FROM records WHERE kind = 'record' ORDER BY sequence")
-            found += [decode(body) for (body,) in bodies]
+    found = (said for said in waiting(home / "data" / "spool") if isinstance(said, Record))
     return sorted(found, key=lambda record: record.received_at)
 
 
